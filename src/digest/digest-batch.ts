@@ -1,0 +1,80 @@
+// Many digests in typed arrays, decoded once from request bytes: the currency of findMissing.
+//
+// No object is made per digest. `words` holds 8 big-endian 32-bit words of hash per digest, `sizesBytes` the sizes.
+// A batch is reused between requests: what reads it must be done with it, or copy, before it returns to the caller.
+
+import { DigestFunction, HASH_HEX_LENGTH, EMPTY_HASH, type Digest } from "./digest.ts";
+import { invalidArgument } from "../base/status.ts";
+
+export const WORDS_PER_HASH = 8;
+
+export class DigestBatch {
+  fn: DigestFunction = DigestFunction.SHA256;
+  count = 0;
+  words = new Uint32Array(1024 * WORDS_PER_HASH);
+  sizesBytes = new Float64Array(1024);
+
+  clear(fn: DigestFunction): void {
+    this.fn = fn;
+    this.count = 0;
+  }
+
+  add(digest: Digest): void {
+    this.reserve(this.count + 1);
+    hexToWords(digest.hash, this.words, this.count * WORDS_PER_HASH);
+    this.sizesBytes[this.count++] = digest.sizeBytes;
+  }
+
+  reserve(count: number): void {
+    if (count <= this.sizesBytes.length) return;
+    const capacity = Math.max(count, this.sizesBytes.length * 2);
+    const words = new Uint32Array(capacity * WORDS_PER_HASH);
+    words.set(this.words);
+    this.words = words;
+    const sizes = new Float64Array(capacity);
+    sizes.set(this.sizesBytes);
+    this.sizesBytes = sizes;
+  }
+
+  digestAt(position: number): Digest {
+    const sizeBytes = this.sizesBytes[position];
+    if (sizeBytes === undefined || position >= this.count) throw new RangeError(`no digest at ${position}`);
+    return { fn: this.fn, hash: wordsToHex(this.words, position * WORDS_PER_HASH), sizeBytes };
+  }
+
+  static of(fn: DigestFunction, digests: Iterable<Digest>): DigestBatch {
+    const batch = new DigestBatch();
+    batch.clear(fn);
+    for (const digest of digests) batch.add(digest);
+    return batch;
+  }
+}
+
+/** Writes the 8 words of a valid 64-digit hash at `offset`. */
+export function hexToWords(hash: string, words: Uint32Array, offset: number): void {
+  for (let word = 0; word < WORDS_PER_HASH; word++) {
+    let value = 0;
+    for (let digit = 0; digit < 8; digit++) value = (value << 4) | hexDigit(hash.charCodeAt(word * 8 + digit));
+    words[offset + word] = value;
+  }
+}
+
+export function wordsToHex(words: Uint32Array, offset: number): string {
+  let hash = "";
+  for (let word = 0; word < WORDS_PER_HASH; word++) {
+    hash += (words[offset + word] ?? 0).toString(16).padStart(8, "0");
+  }
+  return hash;
+}
+
+export function emptyHashWords(fn: DigestFunction): Uint32Array {
+  const words = new Uint32Array(WORDS_PER_HASH);
+  hexToWords(EMPTY_HASH[fn], words, 0);
+  return words;
+}
+
+function hexDigit(code: number): number {
+  if (code >= 0x30 && code <= 0x39) return code - 0x30;
+  if (code >= 0x61 && code <= 0x66) return code - 0x57;
+  throw invalidArgument(`hash is not ${HASH_HEX_LENGTH} lower-case hexadecimal digits`);
+}

@@ -1,0 +1,29 @@
+// Everything an operator can decide, as one value: cli/ makes it from flags and environment, compose.ts reads it.
+
+import type { ListenAddress, TlsOptions } from "../grpc/server.ts";
+import type { LogLevel } from "../telemetry/log.ts";
+
+export interface ServerConfig {
+  readonly listen: readonly ListenAddress[];
+  /** One address per line, in the order of `listen`, written once all accept. */
+  readonly portFile: string | undefined;
+  /** Absolute; `:memory:` keeps everything in memory. */
+  readonly dataDir: string;
+  readonly maxSizeBytes: number;
+  /** Actions at once; 0 = cache only. */
+  readonly slots: number;
+  /** auto: cache only when no sandbox works; require: refuse to start then; none: run actions unprotected. */
+  readonly sandbox: "auto" | "require" | "none";
+  readonly bwrapPath: string | undefined;
+  readonly logLevel: LogLevel;
+  readonly logFormat: "text" | "json";
+  readonly drainTimeoutMs: number;
+  /** Path prefixes below which HTTP is a plain key-value store; "/opaque". */
+  readonly httpOpaquePrefixes: readonly string[];
+  readonly maxLogBytes: number;
+  readonly defaultActionTimeoutMs: number;
+  readonly maxActionTimeoutMs: number;
+  readonly orphanGraceMs: number;
+  readonly maxQueueDepth: number;
+  readonly tls: TlsOptions | undefined;
+}
