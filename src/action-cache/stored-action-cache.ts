@@ -1,0 +1,71 @@
+// Action results in a value store: key derivation, and the record that keeps provenance beside the result.
+//
+// Record: u8 version (1), u32 little-endian length of the provenance, provenance as JSON, the serialized ActionResult.
+// JSON, because provenance grows by fields that old readers ignore. See docs/formats/data-directory.md.
+
+import { createHash } from "node:crypto";
+import type { ValueStore } from "../cas/value-store.ts";
+import { ValueKind } from "../cas/value-store.ts";
+import { Code, StatusError } from "../base/status.ts";
+import type { ActionCache, ActionKey, Provenance } from "./action-cache.ts";
+
+const RECORD_VERSION = 1;
+const HEADER_BYTES = 5;
+
+export class StoredActionCache implements ActionCache {
+  readonly #values: ValueStore;
+
+  constructor(values: ValueStore) {
+    this.#values = values;
+  }
+
+  async get(key: ActionKey): Promise<Uint8Array | undefined> {
+    const record = await this.#values.get(ValueKind.ACTION_RESULT, valueKey(key));
+    return record === undefined ? undefined : decodeRecord(record).result;
+  }
+
+  async put(key: ActionKey, result: Uint8Array, provenance: Provenance): Promise<void> {
+    await this.#values.put(ValueKind.ACTION_RESULT, valueKey(key), encodeRecord(key, result, provenance));
+  }
+
+  async delete(key: ActionKey): Promise<boolean> {
+    return this.#values.delete(ValueKind.ACTION_RESULT, valueKey(key));
+  }
+
+  /** Who wrote the result and for which action, or undefined when there is none. */
+  async findProvenance(key: ActionKey): Promise<Provenance | undefined> {
+    const record = await this.#values.get(ValueKind.ACTION_RESULT, valueKey(key));
+    return record === undefined ? undefined : decodeRecord(record).provenance;
+  }
+}
+
+/** SHA-256 over the parts, each with its length, so that no two keys share a name. */
+function valueKey(key: ActionKey): Uint8Array {
+  const instanceName = Buffer.from(key.instanceName, "utf8");
+  const head = Buffer.alloc(5);
+  head.writeUInt32LE(instanceName.length, 0);
+  head.writeUInt8(key.fn, 4);
+  return createHash("sha256").update(head).update(instanceName).update(key.hash, "latin1").digest();
+}
+
+function encodeRecord(key: ActionKey, result: Uint8Array, provenance: Provenance): Uint8Array {
+  // The key is repeated in clear, since the value's name is only a hash of it.
+  const facts = Buffer.from(JSON.stringify({ ...provenance, action: key }), "utf8");
+  const record = Buffer.allocUnsafe(HEADER_BYTES + facts.length + result.length);
+  record.writeUInt8(RECORD_VERSION, 0);
+  record.writeUInt32LE(facts.length, 1);
+  record.set(facts, HEADER_BYTES);
+  record.set(result, HEADER_BYTES + facts.length);
+  return record;
+}
+
+function decodeRecord(record: Uint8Array): { result: Uint8Array; provenance: Provenance } {
+  const view = Buffer.from(record.buffer, record.byteOffset, record.byteLength);
+  const version = view.length < HEADER_BYTES ? undefined : view.readUInt8(0);
+  if (version !== RECORD_VERSION) {
+    throw new StatusError(Code.DATA_LOSS, `Action result record has version ${version}, expected ${RECORD_VERSION}`);
+  }
+  const end = HEADER_BYTES + view.readUInt32LE(1);
+  const provenance = JSON.parse(view.toString("utf8", HEADER_BYTES, end)) as Provenance;
+  return { result: record.subarray(end), provenance };
+}
