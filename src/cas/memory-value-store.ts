@@ -20,7 +20,8 @@ export class MemoryValueStore implements ValueStore {
   }
 
   get(kind: ValueKind, key: Uint8Array): Uint8Array | undefined {
-    return this.#values.find(`${kind}:${toHex(key)}`)?.new Uint8Array(data);
+    const value = this.#values.find(`${kind}:${toHex(key)}`);
+    return value === undefined ? undefined : new Uint8Array(value.data);
   }
 
   async put(kind: ValueKind, key: Uint8Array, value: Uint8Array): Promise<void> {
