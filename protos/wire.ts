@@ -41,8 +41,8 @@ const UINT64_MAX = 2n ** 64n - 1n;
 
 // Buffer's own methods work on any Uint8Array; going through them saves the construction of a Buffer per message.
 const { utf8Slice, utf8Write } = Buffer.prototype as unknown as {
-  utf8Slice(this: Uint8Array, start: number, end: number): string;
-  utf8Write(this: Uint8Array, text: string, offset: number, length: number): number;
+  utf8Slice: (this: Uint8Array, start: number, end: number) => string;
+  utf8Write: (this: Uint8Array, text: string, offset: number, length: number) => number;
 };
 
 /** The default of bytes fields, shared: without elements, nothing about it can change. */
