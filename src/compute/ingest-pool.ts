@@ -1,0 +1,124 @@
+// The ingest threads as the event loop sees them: streams of slabs, each bound to one thread, and whole-file jobs.
+//
+// Every thread is a piscina of its own with one worker, because a stream's hash state lives on one thread and its jobs
+// must run there in order. A stream that nobody feeds holds no thread, no descriptor and no job.
+
+import { availableParallelism } from "node:os";
+import { fileURLToPath } from "node:url";
+import { FixedQueue, Piscina } from "piscina";
+import { Code, StatusError } from "../base/status.ts";
+import { workerFile } from "../base/worker-file.ts";
+import type { DigestFunction } from "../digest/digest.ts";
+import { hashHex } from "./hash.ts";
+import type { IngestAnswer, IngestFailure, IngestJob, IngestResult } from "./ingest-protocol.ts";
+import { IngestStream } from "./ingest-stream.ts";
+import { SlabPool } from "./slab-pool.ts";
+
+export interface IngestPoolOptions {
+  /** Defaults to the number of cores, at most 8: more threads than that only wait for the disk. */
+  readonly threads?: number;
+}
+
+/**
+ * Up to here hashing in place beats a thread: SHA-256 of 64 KiB takes 40 µs, copying it and the two hops about as long.
+ */
+export const HASH_IN_PLACE_BYTES = 64 * 1024;
+
+export class IngestPool {
+  readonly #threads: IngestThread[];
+  readonly #slabs = new SlabPool();
+  #nextUploadId = 1;
+
+  constructor(options: IngestPoolOptions = {}) {
+    const count = options.threads ?? Math.min(availableParallelism(), 8);
+    this.#threads = Array.from({ length: count }, () => new IngestThread());
+  }
+
+  /** Begins a stream of bytes into a new file at `path`, which appears with the first slab. */
+  openStream(fn: DigestFunction, path: string): IngestStream {
+    const thread = this.#leastBusyThread();
+    return new IngestStream({ fn, path, uploadId: this.#nextUploadId++, thread, slabs: this.#slabs });
+  }
+
+  /** The hash of borrowed bytes: in place when they are few, else on a thread (which costs one copy). */
+  async hash(fn: DigestFunction, data: Uint8Array): Promise<string> {
+    if (data.length <= HASH_IN_PLACE_BYTES) return hashHex(fn, data);
+    const bytes = new Uint8Array(data).buffer;
+    const job = { type: "hash-bytes", fn, bytes, length: data.length } as const;
+    return (await this.#leastBusyThread().result(job, [bytes])).hash;
+  }
+
+  /** Hashes the file at `path`; with `copyTo`, copies it to that new file on the way. */
+  hashFile(fn: DigestFunction, path: string, copyTo?: string): Promise<IngestResult> {
+    return this.#leastBusyThread().result({ type: "hash-file", fn, path, copyTo }, []);
+  }
+
+  /** Ends the threads; jobs that still run are lost. */
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.close()));
+  }
+
+  #leastBusyThread(): IngestThread {
+    return this.#threads.reduce((best, thread) => (thread.load < best.load ? thread : best));
+  }
+}
+
+/** One worker thread, started by its first job. */
+export class IngestThread {
+  #piscina: Piscina | undefined;
+  #jobs = 0;
+  /** Streams bound here count as well: a new one goes where the fewest are. */
+  streams = 0;
+
+  get load(): number {
+    return this.#jobs * 4 + this.streams;
+  }
+
+  async run(job: IngestJob, transfer: readonly ArrayBuffer[]): Promise<IngestAnswer> {
+    this.#piscina ??= startThread();
+    this.#jobs++;
+    try {
+      const answer = (await this.#piscina.run(job, transferring(transfer))) as IngestAnswer;
+      if (isFailure(answer)) throw ingestError(answer);
+      return answer;
+    } finally {
+      this.#jobs--;
+    }
+  }
+
+  async result(job: IngestJob, transfer: readonly ArrayBuffer[]): Promise<IngestResult> {
+    return (await this.run(job, transfer)) as IngestResult;
+  }
+
+  async close(): Promise<void> {
+    await this.#piscina?.destroy();
+  }
+}
+
+function startThread(): Piscina {
+  const file = workerFile("compute/ingest-worker");
+  return new Piscina({
+    filename: typeof file === "string" ? file : fileURLToPath(file),
+    minThreads: 1,
+    maxThreads: 1,
+    // Never shared: piscina's default options hold one queue object.
+    taskQueue: new FixedQueue(),
+  });
+}
+
+/** piscina's type for the list is derived from an overload and names the wrong one; the value is right. */
+function transferring(buffers: readonly ArrayBuffer[]): { transferList: never } {
+  return { transferList: [...buffers] as never };
+}
+
+function isFailure(answer: IngestAnswer): answer is IngestFailure {
+  return answer !== undefined && "failed" in answer;
+}
+
+function ingestError(failure: IngestFailure): StatusError {
+  if (failure.code === "ENOSPC" || failure.code === "EDQUOT") {
+    return new StatusError(Code.RESOURCE_EXHAUSTED, `Cannot write the blob: the disk is full (${failure.failed})`);
+  }
+  if (failure.code === "ENOENT") return new StatusError(Code.NOT_FOUND, failure.failed);
+  return new StatusError(Code.INTERNAL, failure.failed);
+}
