@@ -1,0 +1,151 @@
+// Accepts or refuses a request, in the order of the table in section 3.1, and starts its call.
+//
+// Invariant: a refused request never reaches a handler. Refusals say what was wrong and what was expected.
+
+import { Code, StatusError, toStatusError, type StatusDetail } from "../base/status.ts";
+import type { HeaderField } from "../http2/header-block.ts";
+import { HeaderBlock } from "../http2/header-block.ts";
+import { ignoringReceiver, type RequestReceiver, type RequestStream } from "../http2/request-stream.ts";
+import type { Logger } from "../telemetry/log.ts";
+import { isBinaryValue } from "./binary-metadata.ts";
+import type { CallHost } from "./call.ts";
+import { DeadlineWheel } from "./deadline-wheel.ts";
+import { ACCEPT_ENCODING } from "./message-encoding.ts";
+import type { MethodEntry, MethodTable } from "./method-table.ts";
+import { trailersOnly } from "./status-trailers.ts";
+import { StreamingCall } from "./stream-call.ts";
+import { parseTimeoutMs } from "./timeout.ts";
+import { UnaryCall } from "./unary-call.ts";
+
+const NO_DETAILS: readonly StatusDetail[] = [];
+
+/** Octets of a body without gRPC content that are read before the answer; then the client is told to stop. */
+const MAX_IGNORED_BYTES = 1024 * 1024;
+
+export class Dispatcher implements CallHost {
+  readonly deadlines = new DeadlineWheel();
+  readonly #methods: MethodTable;
+  readonly #logger: Logger;
+  #activeCalls = 0;
+
+  constructor(methods: MethodTable, logger: Logger) {
+    this.#methods = methods;
+    this.#logger = logger;
+  }
+
+  /** Calls whose handler has not settled. */
+  get activeCalls(): number {
+    return this.#activeCalls;
+  }
+
+  /** Serves one request. */
+  accept(stream: RequestStream): void {
+    const { headers } = stream;
+    if (headers.count("host") > 1) return refuse(stream, Code.INTERNAL, "Bad request: more than one host header", 400);
+    if (!isGrpcContentType(headers.get("content-type"))) return answerWithoutGrpc(stream);
+    if (headers.method !== "POST") {
+      return refuse(stream, Code.INTERNAL, `Bad request: method ${headers.method}, expected POST`, 405, [
+        ["allow", "POST"],
+      ]);
+    }
+    const timeoutText = headers.get("grpc-timeout");
+    const timeoutMs = timeoutText === undefined ? undefined : parseTimeoutMs(timeoutText);
+    if (timeoutText !== undefined && timeoutMs === undefined) {
+      const expected = "expected 1 to 8 digits and one of H, M, S, m, u, n";
+      return refuse(
+        stream,
+        Code.INTERNAL,
+        `malformed grpc-timeout ${JSON.stringify(timeoutText.slice(0, 40))}: ${expected}`,
+      );
+    }
+    if (!headers.everyValue("-bin", isBinaryValue)) return refuse(stream, Code.INTERNAL, "A -bin header is not base64");
+    if (headers.count("authorization") > 1)
+      return refuse(stream, Code.UNAUTHENTICATED, "More than one authorization header");
+    const entry = this.#methods.find(headers.path);
+    if (entry === undefined) {
+      return refuse(stream, Code.UNIMPLEMENTED, this.#methods.explainAbsence(headers.path), 200, [ACCEPT_ENCODING]);
+    }
+    if (timeoutMs !== undefined && timeoutMs <= 0) {
+      entry.count(Code.DEADLINE_EXCEEDED);
+      return refuse(stream, Code.DEADLINE_EXCEEDED, `The deadline of ${headers.path} had passed when the call arrived`);
+    }
+    this.#start(stream, entry, timeoutMs);
+  }
+
+  callEnded(): void {
+    this.#activeCalls--;
+  }
+
+  statusOf(error: unknown, path: string): StatusError {
+    if (error instanceof StatusError) return error;
+    if (error instanceof Error && error.name === "AbortError") return toStatusError(error);
+    this.#logger.error("a handler failed", {
+      path,
+      error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    });
+    return new StatusError(Code.INTERNAL, `Internal error in ${path}: the server's log has the cause`, {
+      cause: error,
+    });
+  }
+
+  #start(stream: RequestStream, entry: MethodEntry, timeoutMs: number | undefined): void {
+    this.#activeCalls++;
+    const { method } = entry;
+    if (method.kind === "unary") new UnaryCall(stream, entry, method.handler, this, timeoutMs).start();
+    else new StreamingCall(stream, entry, method.handler, this, timeoutMs).start();
+  }
+}
+
+/** `application/grpc`, `+proto` or parameters behind it; not `application/grpc-web` (G-1). */
+export function isGrpcContentType(value: string | undefined): boolean {
+  if (value === undefined) return false;
+  if (value === "application/grpc" || value === "application/grpc+proto") return true;
+  return /^application\/grpc(\+proto)?\s*(;.*)?$/i.test(value);
+}
+
+function refuse(
+  stream: RequestStream,
+  code: Code,
+  message: string,
+  httpStatus = 200,
+  extra: readonly HeaderField[] = [],
+): void {
+  stream.attach(ignoringReceiver);
+  stream.respond(trailersOnly({ code, message, details: NO_DETAILS }, httpStatus, extra), [], undefined);
+  stream.release();
+}
+
+const PLAIN_TEXT = new TextEncoder().encode("This port speaks gRPC over HTTP/2 and plain HTTP over HTTP/1.1.\n");
+const NOT_GRPC = new HeaderBlock([
+  [":status", "415"],
+  ["content-type", "text/plain; charset=utf-8"],
+  ["content-length", String(PLAIN_TEXT.length)],
+  // For gRPC clients behind something that changed the content type (G-36).
+  ["grpc-status", String(Code.INVALID_ARGUMENT)],
+  ["grpc-message", "Bad content-type, expected application/grpc"],
+]);
+
+/** Reads the body to its end first, so that a client that only reads after writing gets its answer. */
+function answerWithoutGrpc(stream: RequestStream): void {
+  let ignoredBytes = 0;
+  let answered = false;
+  const answer = (): void => {
+    if (answered) return;
+    answered = true;
+    stream.respond(NOT_GRPC, stream.headers.method === "HEAD" ? [] : [PLAIN_TEXT], undefined);
+    stream.release();
+  };
+  const receiver: RequestReceiver = {
+    onData(chunk) {
+      stream.credit(chunk.length);
+      ignoredBytes += chunk.length;
+      if (ignoredBytes > MAX_IGNORED_BYTES) answer();
+    },
+    onEnd: answer,
+    onAbort() {
+      if (!answered) stream.release();
+      answered = true;
+    },
+  };
+  stream.attach(receiver);
+}

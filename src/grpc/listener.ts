@@ -1,0 +1,100 @@
+// Listening sockets: addresses in, accepted sockets out, everything closed in the end.
+//
+// Invariant: `listen` either accepts on the address or throws naming it; a socket file left by a dead server is replaced,
+// one that answers is not.
+
+import { lstat, unlink } from "node:fs/promises";
+import { connect, createServer, type ListenOptions, type Server, type Socket } from "node:net";
+import { formatAddress, type ListenAddress } from "./server.ts";
+
+/** Node's default of 511 loses connections when a big build starts (128 clients × 100 connections). */
+const BACKLOG = 4096;
+
+/** P-25: `write` must not report a full buffer before our own marks do. */
+const HIGH_WATER_MARK_BYTES = 1024 * 1024;
+
+const KEEP_ALIVE_DELAY_MS = 60_000;
+
+export class Listener {
+  readonly #onSocket: (socket: Socket) => void;
+  readonly #servers: Server[] = [];
+
+  constructor(onSocket: (socket: Socket) => void) {
+    this.#onSocket = onSocket;
+  }
+
+  async listen(address: ListenAddress): Promise<ListenAddress> {
+    const server = createServer(
+      {
+        noDelay: true,
+        keepAlive: true,
+        keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS,
+        allowHalfOpen: true,
+        highWaterMark: HIGH_WATER_MARK_BYTES,
+      },
+      this.#onSocket,
+    );
+    try {
+      if (address.kind === "unix") await removeStaleSocket(address.path);
+      await startListening(server, address);
+    } catch (error) {
+      throw new Error(`Cannot listen on ${formatAddress(address)}: ${explain(error)}`, { cause: error });
+    }
+    // Running out of descriptors makes accept fail for a while; the server goes on listening (A-34).
+    server.on("error", () => undefined);
+    this.#servers.push(server);
+    const bound = server.address();
+    if (address.kind !== "tcp" || bound === null || typeof bound === "string") return address;
+    return { kind: "tcp", host: address.host, port: bound.port };
+  }
+
+  /** Stops accepting. Connections go on. */
+  stop(): void {
+    for (const server of this.#servers) server.close();
+  }
+}
+
+function startListening(server: Server, address: ListenAddress): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    const listening = (): void => {
+      server.off("error", reject);
+      resolve();
+    };
+    if (address.kind === "fd") server.listen({ fd: address.fd } as ListenOptions, listening);
+    else if (address.kind === "unix") server.listen({ path: address.path, backlog: BACKLOG }, listening);
+    else server.listen({ host: address.host, port: address.port, backlog: BACKLOG }, listening);
+  });
+}
+
+async function removeStaleSocket(path: string): Promise<void> {
+  const entry = await lstat(path).catch(() => undefined);
+  if (entry === undefined) return;
+  if (!entry.isSocket()) throw new Error("a file that is no socket is in the way");
+  const answers = await new Promise<boolean>((resolve) => {
+    const probe = connect({ path });
+    probe.once("connect", () => resolve(true)).once("error", () => resolve(false));
+    probe.once("close", () => probe.destroy());
+    probe.once("connect", () => probe.destroy());
+  });
+  if (answers) throw new Error("another server listens there");
+  await unlink(path);
+}
+
+function explain(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const code = "code" in error ? error.code : undefined;
+  if (code === "EADDRINUSE") return "the address is in use by another process";
+  if (code === "EACCES") return "permission denied";
+  if (code === "EADDRNOTAVAIL") return "this machine has no such address";
+  if (code === "ENOTFOUND") return "the host name is unknown";
+  return error.message;
+}
+
+/** The peer of `socket` as the logs name it. */
+export function peerName(socket: Socket): string {
+  const { remoteAddress, remotePort } = socket;
+  if (remoteAddress === undefined) return "unix:";
+  const host = remoteAddress.startsWith("::ffff:") ? remoteAddress.slice(7) : remoteAddress;
+  return host.includes(":") ? `[${host}]:${remotePort}` : `${host}:${remotePort}`;
+}

@@ -1,0 +1,176 @@
+// A call with a stream on at least one side: read and write by pull.
+//
+// Credit: octets of the message being assembled go back to the client at once (its size was checked on its prefix);
+// octets that arrive behind an unread message go back when that is read. So a call holds one message that its handler
+// works on plus at most one stream window, and a client never waits for credit that only a finished message would free.
+
+import { Code, StatusError, toStatusError } from "../base/status.ts";
+import { ErrorCode } from "../http2/error-code.ts";
+import type { RequestReceiver, RequestStream } from "../http2/request-stream.ts";
+import { ServerCall, type CallHost } from "./call.ts";
+import { ACCEPT_ENCODING, decompressMessage } from "./message-encoding.ts";
+import { messagePrefix } from "./message-prefix.ts";
+import { MessageReader, type ReceivedMessage } from "./message-reader.ts";
+import type { MethodEntry } from "./method-table.ts";
+import type { StreamCall, StreamHandler } from "./service.ts";
+import { RESPONSE_HEAD } from "./status-trailers.ts";
+import { endInsideMessage } from "./unary-call.ts";
+
+interface Waiter<T> {
+  readonly resolve: (value: T) => void;
+  readonly reject: (error: StatusError) => void;
+}
+
+export class StreamingCall extends ServerCall implements StreamCall, RequestReceiver {
+  readonly #handler: StreamHandler;
+  readonly #reader: MessageReader;
+  #ended = false;
+  /** Octets that arrived behind an unread message. */
+  #withheldBytes = 0;
+  /** The message whose missing octets have been announced is the one being filled. */
+  #announced = false;
+  #waitingRead: Waiter<ReceivedMessage | undefined> | undefined;
+  #waitingWrite: Waiter<void> | undefined;
+
+  constructor(
+    stream: RequestStream,
+    entry: MethodEntry,
+    handler: StreamHandler,
+    host: CallHost,
+    timeoutMs: number | undefined,
+  ) {
+    super(stream, entry, host, timeoutMs);
+    this.#handler = handler;
+    this.#reader = new MessageReader(this.path, entry.maxRequestBytes);
+  }
+
+  /** Runs the handler; to be called once. */
+  start(): void {
+    this.stream.attach(this);
+    this.armDeadline();
+    this.#run().catch((error: unknown) => this.host.statusOf(error, this.path));
+  }
+
+  async read(): Promise<Uint8Array | undefined> {
+    const message = await this.#nextMessage();
+    if (message === undefined || !message.compressed) return message?.bytes;
+    const encoding = this.metadata("grpc-encoding");
+    return decompressMessage(message.bytes, { encoding, maxBytes: this.entry.maxRequestBytes, path: this.path });
+  }
+
+  write(message: Uint8Array | readonly Uint8Array[]): Promise<void> {
+    if (this.over !== undefined) return Promise.reject(this.over);
+    if (this.#waitingWrite !== undefined)
+      return Promise.reject(new Error(`${this.path}: write() called before the last one settled`));
+    if (!this.headSent) {
+      this.headSent = true;
+      this.stream.sendHead(RESPONSE_HEAD);
+    }
+    const slices = message instanceof Uint8Array ? [message] : message;
+    let sizeBytes = 0;
+    for (const slice of slices) sizeBytes += slice.length;
+    return new Promise((resolve, reject) => {
+      this.#waitingWrite = { resolve, reject };
+      this.stream.sendBody([messagePrefix(sizeBytes), ...slices], () => {
+        this.#waitingWrite = undefined;
+        resolve();
+      });
+    });
+  }
+
+  onData(chunk: Uint8Array): void {
+    if (this.over !== undefined) {
+      this.stream.credit(chunk.length);
+      return;
+    }
+    try {
+      this.#reader.push(chunk);
+    } catch (error) {
+      this.fail(toStatusError(error));
+      return;
+    }
+    if (this.#reader.readyCount > 0) this.#withheldBytes += chunk.length;
+    else this.stream.credit(chunk.length);
+    this.#announceMissing();
+    this.#wakeReader();
+  }
+
+  onEnd(): void {
+    this.#ended = true;
+    this.#wakeReader();
+  }
+
+  protected override cancelWork(status: StatusError): void {
+    if (this.over !== undefined) return;
+    super.cancelWork(status);
+    this.#waitingRead?.reject(status);
+    this.#waitingRead = undefined;
+    if (this.#waitingWrite === undefined) return;
+    this.#waitingWrite.reject(status);
+    this.#waitingWrite = undefined;
+    // The client does not take what is queued before the trailers, so they would never leave.
+    this.stream.reset(ErrorCode.CANCEL);
+  }
+
+  protected override errorFields(status: StatusError): readonly (readonly [string, string])[] {
+    return status.code === Code.UNIMPLEMENTED ? [ACCEPT_ENCODING] : [];
+  }
+
+  async #run(): Promise<void> {
+    try {
+      await this.#handler(this);
+      this.succeed([]);
+    } catch (error) {
+      // What a handler throws because its call is over is the echo of that end, not news.
+      if (this.over === undefined) this.fail(this.host.statusOf(error, this.path));
+    } finally {
+      // What arrives from now on is for nobody.
+      this.over ??= new StatusError(Code.CANCELLED, `${this.path} has ended`);
+      this.settled();
+    }
+  }
+
+  #nextMessage(): Promise<ReceivedMessage | undefined> {
+    if (this.over !== undefined) return Promise.reject(this.over);
+    if (this.#waitingRead !== undefined)
+      return Promise.reject(new Error(`${this.path}: read() called before the last one settled`));
+    const { promise, resolve, reject } = Promise.withResolvers<ReceivedMessage | undefined>();
+    this.#waitingRead = { resolve, reject };
+    this.#wakeReader();
+    return promise;
+  }
+
+  #wakeReader(): void {
+    const waiter = this.#waitingRead;
+    if (waiter === undefined) return;
+    try {
+      const message = this.#reader.take();
+      if (message === undefined && !this.#ended) return;
+      if (message === undefined && !this.#reader.atBoundary) throw endInsideMessage(this.path);
+      this.#waitingRead = undefined;
+      if (message !== undefined) this.#creditFor(message);
+      waiter.resolve(message);
+    } catch (error) {
+      this.fail(toStatusError(error));
+    }
+  }
+
+  #creditFor(message: ReceivedMessage): void {
+    const last = this.#reader.readyCount === 0;
+    const sizeBytes = last ? this.#withheldBytes : Math.min(this.#withheldBytes, message.bytes.length + 5);
+    this.#announced = false;
+    if (sizeBytes === 0) return;
+    this.#withheldBytes -= sizeBytes;
+    this.stream.credit(sizeBytes);
+    this.#announceMissing();
+  }
+
+  #announceMissing(): void {
+    const { missingBytes, readyCount } = this.#reader;
+    if (missingBytes === 0) this.#announced = false;
+    else if (!this.#announced && readyCount === 0) {
+      this.#announced = true;
+      this.stream.expect(missingBytes);
+    }
+  }
+}
