@@ -1,0 +1,48 @@
+// Chooses the subcommand and turns mistakes in the arguments into exit code 2.
+//
+// Each subcommand is loaded when it is asked for: the runner process must not map the server's native code.
+
+import { UsageError } from "./flag.ts";
+
+/** Runs `args` (without program and script) to the end; returns the exit code. */
+export async function runCommandLine(args: readonly string[]): Promise<number> {
+  try {
+    return await dispatch(args);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    process.stderr.write(`ledge: ${error.message}\n`);
+    return 2;
+  }
+}
+
+async function dispatch(args: readonly string[]): Promise<number> {
+  const [first = "serve", ...rest] = args;
+  if (first === "help" || args.includes("--help") || args.includes("-h")) return await printHelp();
+  if (args.includes("--version")) return await printVersion();
+  if (first.startsWith("-")) return await runServe(args);
+  switch (first) {
+    case "serve":
+      return await runServe(rest);
+    case "doctor":
+      return await (await import("./doctor.ts")).runDoctor(rest);
+    case "runner":
+      // Internal: the server starts it with a socket on descriptor 3.
+      return await (await import("./runner.ts")).runRunnerProcess(rest);
+    default:
+      throw new UsageError(`Unknown command "${first}"; expected serve or doctor (ledge --help)`);
+  }
+}
+
+async function runServe(args: readonly string[]): Promise<number> {
+  return await (await import("./serve.ts")).runServe(args);
+}
+
+async function printHelp(): Promise<number> {
+  process.stdout.write((await import("./help.ts")).helpText());
+  return 0;
+}
+
+async function printVersion(): Promise<number> {
+  process.stdout.write(`${(await import("./version.ts")).versionText()}\n`);
+  return 0;
+}

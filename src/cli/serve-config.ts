@@ -1,0 +1,150 @@
+// Flags and environment → ServerConfig: fills in the defaults that depend on the machine.
+//
+// Reads the environment and asks the file system; creates nothing but the data directory, whose place it has to try.
+
+import { accessSync, constants, mkdirSync, statfsSync } from "node:fs";
+import { homedir, tmpdir, totalmem } from "node:os";
+import { isAbsolute, join } from "node:path";
+import { formatBytes } from "../base/units.ts";
+import type { ListenAddress, TlsOptions } from "../grpc/server.ts";
+import type { ServerConfig } from "../server/config.ts";
+import { parseFlags, UsageError, type FlagValues } from "./flag.ts";
+import { defaultSlots, SERVE_FLAGS, type SizeLimit } from "./serve-flags.ts";
+import { takeActivatedSockets } from "./socket-activation.ts";
+
+type Environment = Record<string, string | undefined>;
+type Values = FlagValues<typeof SERVE_FLAGS>;
+
+const DAY_MS = 86_400_000;
+const MIB = 1024 * 1024;
+const DEFAULT_LISTEN: ListenAddress = { kind: "tcp", host: "127.0.0.1", port: 8980 };
+/** A store below this cannot hold one large object file beside its index. */
+const MIN_SIZE_BYTES = 16 * MIB;
+
+export interface ServeArguments {
+  readonly config: ServerConfig;
+  readonly installBubblewrap: boolean;
+  /** Things the operator should know, such as a default that could not be used. */
+  readonly notes: readonly string[];
+}
+
+/** Throws UsageError. Takes the variables of socket activation out of `environment`, so that children do not see them. */
+export function readServeArguments(args: readonly string[], environment: Environment = process.env): ServeArguments {
+  const values = parseFlags(SERVE_FLAGS, args, environment);
+  const notes: string[] = [];
+  const dataDir = values.dataDir[0] ?? chooseDataDir(environment, notes);
+  const maxSize = values.maxSize[0] ?? { percent: 10 };
+  return {
+    installBubblewrap: values.installBubblewrap[0] ?? false,
+    notes,
+    config: {
+      listen: chooseListen(values, environment),
+      portFile: values.portFile[0],
+      dataDir,
+      maxSizeBytes: resolveMaxSize(maxSize, dataDir),
+      slots: values.slots[0] ?? defaultSlots(),
+      sandbox: values.sandbox[0] ?? "auto",
+      bwrapPath: values.bwrapPath[0],
+      logLevel: values.logLevel[0] ?? "info",
+      logFormat: values.logFormat[0] ?? "text",
+      drainTimeoutMs: values.drainTimeoutMs[0] ?? 30_000,
+      httpOpaquePrefixes: values.httpOpaquePrefixes.length > 0 ? values.httpOpaquePrefixes : ["/opaque"],
+      maxLogBytes: values.maxLogBytes[0] ?? 64 * MIB,
+      ...resolveTimeouts(values),
+      orphanGraceMs: values.orphanGraceMs[0] ?? 60_000,
+      maxQueueDepth: values.maxQueueDepth[0] ?? 10_000,
+      tls: readTls(values),
+    },
+  };
+}
+
+function chooseListen(values: Values, environment: Environment): ListenAddress[] {
+  const activated = takeActivatedSockets(environment);
+  const addresses = [...activated.map((fd): ListenAddress => ({ kind: "fd", fd })), ...values.listen];
+  return addresses.length > 0 ? addresses : [DEFAULT_LISTEN];
+}
+
+/**
+ * The first place that can be written: the user's cache folder, or, for users without a home (or with a read-only one),
+ * a folder of their own below TMPDIR, which says so in `notes`.
+ */
+function chooseDataDir(environment: Environment, notes: string[]): string {
+  const refused: string[] = [];
+  for (const candidate of dataDirCandidates(environment)) {
+    try {
+      mkdirSync(candidate, { recursive: true, mode: 0o700 });
+      accessSync(candidate, constants.W_OK | constants.X_OK);
+      if (refused.length > 0) notes.push(`the data directory is ${candidate}: ${refused.join("; ")}`);
+      return candidate;
+    } catch (error) {
+      refused.push(error instanceof Error ? error.message : String(error));
+    }
+  }
+  throw new UsageError(`No place for the data directory (${refused.join("; ")}); name one with --data-dir DIR`);
+}
+
+function dataDirCandidates(environment: Environment): string[] {
+  const candidates: string[] = [];
+  const xdg = environment["XDG_CACHE_HOME"];
+  if (xdg !== undefined && isAbsolute(xdg)) candidates.push(join(xdg, "ledge"));
+  try {
+    candidates.push(join(homedir(), ".cache", "ledge"));
+  } catch {
+    // homedir() throws for a uid without an entry in the password file; there are other places.
+  }
+  candidates.push(join(tmpdir(), `ledge-${process.getuid?.() ?? 0}`));
+  return candidates;
+}
+
+function resolveMaxSize(limit: SizeLimit, dataDir: string): number {
+  if ("bytes" in limit) return assertEnough(limit.bytes);
+  return assertEnough(Math.floor((capacityBytes(dataDir) * limit.percent) / 100));
+}
+
+function assertEnough(bytes: number): number {
+  if (bytes >= MIN_SIZE_BYTES) return bytes;
+  throw new UsageError(
+    `--max-size: ${formatBytes(bytes)} is too little; expected ${formatBytes(MIN_SIZE_BYTES)} or more`,
+  );
+}
+
+function capacityBytes(dataDir: string): number {
+  if (dataDir === ":memory:") return totalmem();
+  mkdirDataDir(dataDir);
+  const { blocks, bsize } = statfsSync(dataDir);
+  return blocks * bsize;
+}
+
+function mkdirDataDir(dataDir: string): void {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new UsageError(
+      `--data-dir: cannot create "${dataDir}": ${error instanceof Error ? error.message : String(error)}`,
+    );
+  }
+}
+
+function resolveTimeouts(values: Values): Pick<ServerConfig, "defaultActionTimeoutMs" | "maxActionTimeoutMs"> {
+  const maxActionTimeoutMs = values.maxActionTimeoutMs[0] ?? DAY_MS;
+  const asked = values.defaultActionTimeoutMs[0];
+  if (asked !== undefined && asked > maxActionTimeoutMs) {
+    throw new UsageError(
+      `--default-action-timeout: ${asked} ms is above --max-action-timeout (${maxActionTimeoutMs} ms); expected at most that`,
+    );
+  }
+  return { maxActionTimeoutMs, defaultActionTimeoutMs: asked ?? Math.min(DAY_MS, maxActionTimeoutMs) };
+}
+
+function readTls(values: Values): TlsOptions | undefined {
+  const [certPath, keyPath, clientCaPath] = [values.tlsCert[0], values.tlsKey[0], values.tlsClientCa[0]];
+  if (certPath === undefined && keyPath === undefined) {
+    const stray = clientCaPath === undefined ? undefined : "--tls-client-ca";
+    if (stray !== undefined) throw new UsageError(`${stray} needs --tls-cert and --tls-key`);
+    return undefined;
+  }
+  if (certPath === undefined) throw new UsageError("--tls-key needs --tls-cert as well");
+  if (keyPath === undefined) throw new UsageError("--tls-cert needs --tls-key as well");
+  const minVersion = values.tlsMinVersion[0] ?? "TLSv1.2";
+  return { certPath, keyPath, minVersion, ...(clientCaPath === undefined ? {} : { clientCaPath }) };
+}
