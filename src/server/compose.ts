@@ -1,0 +1,76 @@
+// The composition root: every concrete class is constructed here and nowhere else, so the object graph is one page.
+//
+// What is closed is closed in the reverse order of construction. When to start and stop is lifecycle.ts.
+
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { MemoryActionCache } from "../action-cache/memory-action-cache.ts";
+import { systemClock } from "../base/clock.ts";
+import { AnnouncingBlobStore } from "../cas/announcing-blob-store.ts";
+import type { BlobStore } from "../cas/blob-store.ts";
+import { MemoryBlobStore } from "../cas/memory-blob-store.ts";
+import type { ServerTransport } from "../grpc/server.ts";
+import type { Service } from "../grpc/service.ts";
+import { createServerTransport } from "../grpc/transport.ts";
+import { createByteStreamService } from "../services/byte-stream.ts";
+import { createCapabilitiesService } from "../services/capabilities.ts";
+import { createContentAddressableStorageService } from "../services/content-addressable-storage.ts";
+import { createHealthService, HealthState } from "../services/health.ts";
+import { PartialUploads } from "../services/partial-uploads.ts";
+import { createReflectionServices } from "../services/reflection.ts";
+import type { Logger } from "../telemetry/log.ts";
+import { MetricsRegistry } from "../telemetry/metrics.ts";
+import type { ServerConfig } from "./config.ts";
+
+/** Whether actions run here, and if not, why; the words go to the operator and to clients that call Execute. */
+export type ExecutionStatus =
+  | { readonly enabled: true; readonly slots: number; readonly isolation: string }
+  | { readonly enabled: false; readonly reason: string };
+
+export interface ComposedServer {
+  readonly transport: ServerTransport;
+  readonly health: HealthState;
+  readonly execution: ExecutionStatus;
+  /** Closes what was opened, stores last. The transport is closed before. */
+  close(): Promise<void>;
+}
+
+/** A message that names no limit of its own: what the batch methods take, and some room around it. */
+const DEFAULT_MAX_REQUEST_BYTES = 4 * 1024 * 1024 + 64 * 1024;
+
+export async function composeServer(config: ServerConfig, logger: Logger): Promise<ComposedServer> {
+  await using cleanup = new AsyncDisposableStack();
+  const metrics = new MetricsRegistry();
+  const clock = systemClock;
+  const storage = openStorage(config);
+  const blobs = new AnnouncingBlobStore(storage.blobs);
+  const execution: ExecutionStatus = { enabled: false, reason: "execution is not wired yet" };
+  const partialUploads = new PartialUploads({ clock });
+
+  const services: Service[] = [
+    createCapabilitiesService({ executes: execution.enabled, maxBlobSizeBytes: 0 }),
+    createContentAddressableStorageService({ blobs }),
+    createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes: 0 }),
+  ];
+  const health = new HealthState(services.map(({ name }) => name));
+  services.push(createHealthService({ state: health }));
+  services.push(...createReflectionServices({ serviceNames: services.map(({ name }) => name) }));
+
+  const transport = createServerTransport({
+    services,
+    http1: notFound,
+    defaultMaxRequestBytes: DEFAULT_MAX_REQUEST_BYTES,
+    logger,
+    metrics,
+    ...(config.tls === undefined ? {} : { tls: config.tls }),
+  });
+  const opened = cleanup.move();
+  return { transport, health, execution, close: () => opened.disposeAsync() };
+}
+
+function openStorage(config: ServerConfig): { blobs: BlobStore; actionCache: MemoryActionCache } {
+  return { blobs: new MemoryBlobStore({ maxBytes: config.maxSizeBytes }), actionCache: new MemoryActionCache() };
+}
+
+function notFound(_request: IncomingMessage, response: ServerResponse): void {
+  response.writeHead(404).end();
+}
