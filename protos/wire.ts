@@ -398,3 +398,14 @@ export function varintSize(value: number): number {
   for (let rest = value / 2 ** 35; rest >= 1; rest /= 128) size++;
   return size;
 }
+
+/** Tag and length of a length-delimited field, for messages whose payload follows as a slice of its own. */
+export function fieldHeader(tag: number, length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(varintSize(tag) + varintSize(length));
+  let pos = 0;
+  for (let value of [tag, length]) {
+    for (; value > 0x7f; value = Math.floor(value / 128)) bytes[pos++] = (value & 0x7f) | 0x80;
+    bytes[pos++] = value;
+  }
+  return bytes;
+}
