@@ -1,0 +1,79 @@
+// BatchReadBlobs: many small blobs in one answer.
+//
+// Invariant: the answer is below what gRPC clients take by default. Only a batch that could not be answered so fails as
+// a whole; a blob that is absent or malformed has its own status.
+
+import type { BlobStore } from "../cas/blob-store.ts";
+import type { UnaryHandler } from "../grpc/service.ts";
+import { compressZstd, MIN_COMPRESSIBLE_BYTES } from "../base/zstd.ts";
+import { Code, StatusError, invalidArgument, toStatusError } from "../base/status.ts";
+import { isEmptyDigest, parseDigest, parseDigestFunction, type DigestFunction } from "../digest/digest.ts";
+import { parseInstanceName } from "../digest/instance-name.ts";
+import { BatchReadBlobsRequest, BatchReadBlobsResponse, Compressor_Value } from "../proto/remote_execution.ts";
+import type { BatchReadBlobsResponse_ResponseInit, Digest as WireDigest } from "../proto/remote_execution.ts";
+import { decodeRequest } from "./decode.ts";
+import { MAX_BATCH_TOTAL_BYTES, MAX_RESPONSE_BYTES } from "./message-limits.ts";
+
+/** What one response costs beyond data and hash: tags, lengths, size, compressor or a status. */
+const OVERHEAD_BYTES = 48;
+const ABSENT: BatchReadBlobsResponse_ResponseInit = { status: { code: Code.NOT_FOUND, message: "not in the CAS" } };
+
+export function createBatchReadBlobs(blobs: BlobStore): UnaryHandler {
+  return async (bytes) => {
+    const request = decodeRequest(BatchReadBlobsRequest, bytes);
+    parseInstanceName(request.instanceName);
+    const fn = parseDigestFunction(request.digestFunction);
+    assertWithinLimit(request.digests);
+    const zstd = request.acceptableCompressors.includes(Compressor_Value.ZSTD);
+    const responses = await Promise.all(
+      request.digests.map((digest, index) => read(blobs, fn, digest, { index, zstd })),
+    );
+    const response = BatchReadBlobsResponse.encode({ responses });
+    if (response.length > MAX_RESPONSE_BYTES) throw tooManyBytes("the answer would have", response.length);
+    return response;
+  };
+}
+
+function assertWithinLimit(digests: readonly WireDigest[]): void {
+  let totalBytes = 0;
+  let answerBytes = 0;
+  for (const { hash, sizeBytes } of digests) {
+    const dataBytes = Math.max(0, sizeBytes);
+    totalBytes += dataBytes;
+    answerBytes += dataBytes + hash.length + OVERHEAD_BYTES;
+  }
+  if (totalBytes > MAX_BATCH_TOTAL_BYTES) {
+    throw invalidArgument(
+      `the batch asks for ${totalBytes} bytes of blobs, at most ${MAX_BATCH_TOTAL_BYTES} are allowed ` +
+        "(max_batch_total_size_bytes): ask in several batches, or read large blobs through ByteStream.Read",
+    );
+  }
+  if (answerBytes > MAX_RESPONSE_BYTES) throw tooManyBytes(`${digests.length} digests make an answer of`, answerBytes);
+}
+
+function tooManyBytes(subject: string, bytes: number): StatusError {
+  return invalidArgument(
+    `${subject} ${bytes} bytes, more than the ${MAX_RESPONSE_BYTES} a gRPC client takes: ask in several batches`,
+  );
+}
+
+async function read(
+  blobs: BlobStore,
+  fn: DigestFunction,
+  wire: WireDigest,
+  options: { readonly index: number; readonly zstd: boolean },
+): Promise<BatchReadBlobsResponse_ResponseInit> {
+  try {
+    const digest = parseDigest(fn, wire, `digests[${options.index}]`);
+    if (isEmptyDigest(digest)) return { digest: wire };
+    const data = await blobs.get(digest);
+    if (data === undefined) return { digest: wire, ...ABSENT };
+    if (!options.zstd || data.length < MIN_COMPRESSIBLE_BYTES) return { digest: wire, data };
+    const compressed = await compressZstd(data);
+    if (compressed.length >= data.length) return { digest: wire, data };
+    return { digest: wire, data: compressed, compressor: Compressor_Value.ZSTD };
+  } catch (error) {
+    const { code, message } = toStatusError(error);
+    return { digest: wire, status: { code, message } };
+  }
+}

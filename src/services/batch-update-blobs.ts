@@ -1,0 +1,77 @@
+// BatchUpdateBlobs: many small uploads in one call, each with a status of its own.
+//
+// Invariant: one blob's failure never touches another's; only a batch above the announced limit fails as a whole, and
+// then nothing is stored. Writes run together, so that they share a commit.
+
+import type { BlobStore } from "../cas/blob-store.ts";
+import type { UnaryHandler } from "../grpc/service.ts";
+import { decompressZstd } from "../base/zstd.ts";
+import { invalidArgument, toStatusError } from "../base/status.ts";
+import { isEmptyDigest, parseDigest, parseDigestFunction, type DigestFunction } from "../digest/digest.ts";
+import { parseInstanceName } from "../digest/instance-name.ts";
+import { BatchUpdateBlobsRequest, BatchUpdateBlobsResponse, Compressor_Value } from "../proto/remote_execution.ts";
+import type {
+  BatchUpdateBlobsRequest_Request,
+  BatchUpdateBlobsResponse_ResponseInit,
+} from "../proto/remote_execution.ts";
+import { decodeRequest } from "./decode.ts";
+import { MAX_BATCH_TOTAL_BYTES } from "./message-limits.ts";
+
+export function createBatchUpdateBlobs(blobs: BlobStore): UnaryHandler {
+  return async (bytes) => {
+    const request = decodeRequest(BatchUpdateBlobsRequest, bytes);
+    parseInstanceName(request.instanceName);
+    const fn = parseDigestFunction(request.digestFunction);
+    assertWithinLimit(request.requests);
+    const responses = await Promise.all(request.requests.map((item, index) => update(blobs, fn, item, index)));
+    return BatchUpdateBlobsResponse.encode({ responses });
+  };
+}
+
+/** Both counts matter: the bytes that came, and those that a compressed blob will become. */
+function assertWithinLimit(requests: readonly BatchUpdateBlobsRequest_Request[]): void {
+  let dataBytes = 0;
+  let declaredBytes = 0;
+  for (const { data, digest } of requests) {
+    dataBytes += data.length;
+    if (digest !== undefined && digest.sizeBytes > 0) declaredBytes += digest.sizeBytes;
+  }
+  const totalBytes = Math.max(dataBytes, declaredBytes);
+  if (totalBytes <= MAX_BATCH_TOTAL_BYTES) return;
+  throw invalidArgument(
+    `the batch holds ${totalBytes} bytes of blobs, at most ${MAX_BATCH_TOTAL_BYTES} are allowed ` +
+      "(max_batch_total_size_bytes): send several batches, or large blobs through ByteStream.Write",
+  );
+}
+
+async function update(
+  blobs: BlobStore,
+  fn: DigestFunction,
+  item: BatchUpdateBlobsRequest_Request,
+  index: number,
+): Promise<BatchUpdateBlobsResponse_ResponseInit> {
+  try {
+    const digest = parseDigest(fn, item.digest, `requests[${index}].digest`);
+    const data = await plainData(item, digest.sizeBytes, index);
+    if (data.length !== digest.sizeBytes) {
+      throw invalidArgument(`requests[${index}]: ${data.length} bytes of data, digest says ${digest.sizeBytes}`);
+    }
+    if (!isEmptyDigest(digest)) await blobs.put(digest, data);
+    return { digest: item.digest };
+  } catch (error) {
+    const { code, message } = toStatusError(error);
+    return { digest: item.digest, status: { code, message } };
+  }
+}
+
+function plainData(
+  item: BatchUpdateBlobsRequest_Request,
+  sizeBytes: number,
+  index: number,
+): Uint8Array | Promise<Uint8Array> {
+  if (item.compressor === Compressor_Value.IDENTITY) return item.data;
+  if (item.compressor === Compressor_Value.ZSTD) return decompressZstd(item.data, sizeBytes);
+  throw invalidArgument(
+    `requests[${index}].compressor ${item.compressor} is not supported: this server takes IDENTITY (0) and ZSTD (1)`,
+  );
+}
