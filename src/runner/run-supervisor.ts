@@ -1,0 +1,201 @@
+// Supervises one run from its spec to its result: start, limits, the reason for its end, settle, output.
+//
+// Invariant: the first reason to kill wins (timeout, cancelled, limit), and the result is given only when everything is
+// dead and every byte of output is in its file. A sandbox that will not die makes the slot unusable, not the server.
+
+import { unlinkSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Clock } from "../base/clock.ts";
+import type { IsolatedProcess, ProcessExit } from "../sandbox/isolated-process.ts";
+import type { NativeCalls } from "../sandbox/native-calls.ts";
+import { openOutputStreams, type OutputStreams } from "../sandbox/output-streams.ts";
+import { findSpecFault } from "../sandbox/sandbox-spec.ts";
+import { explainStartFailure } from "../sandbox/start-failure.ts";
+import type { HostUser, ResourceUsage, RunOutcome, RunResult, RunSpec } from "./runner.ts";
+
+export interface SupervisorContext {
+  readonly clock: Clock;
+  readonly native: NativeCalls | undefined;
+  readonly owner: HostUser | undefined;
+  /** Forks the process; it waits at its gate. */
+  readonly start: (outputFds: readonly [number, number]) => IsolatedProcess;
+}
+
+/** Namespaces and mounts take 3 ms; this is for a mount source on a server that hangs. */
+const SETUP_TIMEOUT_MS = 30_000;
+/** A fork bomb of 200 processes takes 0.3 s to die on two cores. */
+const SETTLE_TIMEOUT_MS = 10_000;
+/** "Text file busy" means that somebody forked while the program was being written, for less than a millisecond. */
+const MAX_START_ATTEMPTS = 4;
+
+export interface SupervisedResult {
+  readonly result: RunResult;
+  /** false: something of it is still alive; its slot must not be used again. */
+  readonly settled: boolean;
+}
+
+/** Runs `spec` to its end. Never rejects for anything the action or the machine did. */
+export async function superviseRun(
+  spec: RunSpec,
+  signal: AbortSignal,
+  context: SupervisorContext,
+): Promise<SupervisedResult> {
+  const fault = findSpecFault(spec);
+  if (fault !== undefined) return atOnce({ kind: "not-started", message: fault }, context.clock);
+  for (let attempt = 1; ; attempt++) {
+    if (signal.aborted) return atOnce({ kind: "cancelled" }, context.clock);
+    let run: SupervisedRun;
+    try {
+      run = new SupervisedRun(spec, context);
+    } catch (error) {
+      return atOnce({ kind: "sandbox-failed", message: describe(error) }, context.clock);
+    }
+    const supervised = await run.finish(signal);
+    if (!run.mayRetry || attempt === MAX_START_ATTEMPTS) return supervised;
+    unlinkSync(spec.stdoutPath);
+    unlinkSync(spec.stderrPath);
+    await sleep(attempt * 5);
+  }
+}
+
+class SupervisedRun {
+  /** Nothing of the action ran, and the reason passes by itself. */
+  mayRetry = false;
+  readonly #spec: RunSpec;
+  readonly #context: SupervisorContext;
+  readonly #streams: OutputStreams;
+  readonly #process: IsolatedProcess;
+  /** Why it was killed; the first reason stays. */
+  #reason: RunOutcome | undefined;
+
+  constructor(spec: RunSpec, context: SupervisorContext) {
+    this.#spec = spec;
+    this.#context = context;
+    this.#streams = openOutputStreams({
+      stdoutPath: spec.stdoutPath,
+      stderrPath: spec.stderrPath,
+      maxBytes: spec.limits.maxLogBytes,
+      owner: context.owner,
+      native: context.native,
+      onLimit: () => this.#kill(logLimitOutcome(spec.limits.maxLogBytes)),
+      onWriteError: (error) =>
+        this.#kill({ kind: "sandbox-failed", message: `Cannot store the action's output: ${error.message}` }),
+    });
+    try {
+      this.#process = context.start(this.#streams.childFds);
+    } catch (error) {
+      this.#streams.close();
+      throw error;
+    }
+    this.#streams.releaseChildFds();
+  }
+
+  async finish(signal: AbortSignal): Promise<SupervisedResult> {
+    const onAbort = () => this.#kill({ kind: "cancelled" });
+    signal.addEventListener("abort", onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    try {
+      await this.#waitForGate();
+      const startedAtMs = this.#context.clock.nowMs();
+      this.#process.release();
+      const exit = await this.#waitForExit();
+      const endedAtMs = this.#context.clock.nowMs();
+      // The first process has ended; what it left behind is killed here, whatever the reason.
+      const settled = await this.#process.settle(SETTLE_TIMEOUT_MS);
+      await this.#streams.drain();
+      const outcome = settled ? this.#outcome(exit) : unsettledOutcome(this.#spec);
+      return { result: { outcome, startedAtMs, endedAtMs, usage: this.#usage() }, settled };
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      this.#process.close();
+      this.#streams.close();
+    }
+  }
+
+  async #waitForGate(): Promise<void> {
+    const cancel = this.#context.clock.schedule(SETUP_TIMEOUT_MS, () =>
+      this.#kill({
+        kind: "sandbox-failed",
+        message: `The sandbox was not set up after ${SETUP_TIMEOUT_MS / 1000} s; does a mount source hang?`,
+      }),
+    );
+    await this.#process.ready;
+    cancel();
+  }
+
+  async #waitForExit(): Promise<ProcessExit> {
+    const cancel = this.#context.clock.schedule(this.#spec.limits.timeoutMs, () => this.#kill({ kind: "timeout" }));
+    const exit = await this.#process.exit;
+    cancel();
+    return exit;
+  }
+
+  #kill(reason: RunOutcome): void {
+    this.#reason ??= reason;
+    this.#process.kill();
+  }
+
+  #outcome(exit: ProcessExit): RunOutcome {
+    if (exit.exitCode === undefined && this.#reason === undefined) return this.#startFailure(exit);
+    return this.#reason ?? { kind: "exited", exitCode: exit.exitCode ?? 0 };
+  }
+
+  #startFailure(exit: ProcessExit): RunOutcome {
+    const [command = ""] = this.#spec.arguments;
+    if (exit.error !== undefined) return forkFailure(exit.error, command);
+    if (exit.signal !== null) {
+      return { kind: "sandbox-failed", message: `The sandbox was ended by ${exit.signal} from outside` };
+    }
+    const stderr = this.#streams.stderrHead();
+    this.#streams.discard(); // nothing of the action ran, so nothing of this is its output
+    const failure = explainStartFailure(stderr, command, this.#spec.workingDirectory);
+    this.mayRetry = failure.kind === "retry";
+    return { kind: failure.kind === "retry" ? "sandbox-failed" : failure.kind, message: failure.message };
+  }
+
+  #usage(): ResourceUsage {
+    return this.#process.usage ?? {};
+  }
+}
+
+function logLimitOutcome(maxLogBytes: number): RunOutcome {
+  return {
+    kind: "limit",
+    limit: "log-bytes",
+    message: `The action wrote more than ${maxLogBytes} bytes to stdout and stderr together and was killed; write large output to a file, or raise --max-log-bytes`,
+  };
+}
+
+function unsettledOutcome(spec: RunSpec): RunOutcome {
+  return {
+    kind: "sandbox-failed",
+    message: `Processes of the action in slot ${spec.slot} do not end ${SETTLE_TIMEOUT_MS / 1000} s after SIGKILL (a hung file system?); the slot is not used again`,
+  };
+}
+
+/** Without a sandbox the fork itself meets the mistakes that bwrap reports otherwise. */
+function forkFailure(error: Error, command: string): RunOutcome {
+  const code = "code" in error ? String(error.code) : "";
+  const reasons: Record<string, string> = {
+    ENOENT: "No such file or directory",
+    EACCES: "Permission denied",
+    E2BIG: "Argument list too long",
+  };
+  const reason = reasons[code];
+  // The command is on bwrap's own command line, so it can be too long for bwrap already.
+  const isCommands = code === "E2BIG" || ("syscall" in error && error.syscall === `spawn ${command}`);
+  if (reason === undefined || !isCommands) {
+    return { kind: "sandbox-failed", message: describe(error) };
+  }
+  const { message } = explainStartFailure(`bwrap: execvp ${command}: ${reason}`, command, "");
+  return { kind: "not-started", message };
+}
+
+function atOnce(outcome: RunOutcome, clock: Clock): SupervisedResult {
+  const nowMs = clock.nowMs();
+  return { result: { outcome, startedAtMs: nowMs, endedAtMs: nowMs, usage: {} }, settled: true };
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
