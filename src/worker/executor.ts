@@ -9,7 +9,7 @@ import type { StatusError } from "../base/status.ts";
 export interface ActionJob {
   readonly instanceName: string;
   readonly actionDigest: Digest;
-  /** The serialized Action; the scheduler has read it already. */
+  /** The serialized Action; who received the request has read it already. */
   readonly action: Uint8Array;
   /** The result may go into the action cache (neither do_not_cache nor forbidden otherwise). */
   readonly cacheable: boolean;
@@ -27,8 +27,14 @@ export interface ActionOutcome {
 }
 
 export interface Executor {
-  /** How many actions run at once. 0: this server does not execute. */
+  /** How many actions run at once. 0: this server does not execute, and `unavailableReason` says why. */
   readonly slots: number;
+  readonly unavailableReason: string | undefined;
+  /**
+   * Checks what can be known before an action is queued: that Action and Command are there and well formed, that the
+   * platform can be had. Throws a StatusError, which becomes the status of the call itself. Changes nothing.
+   */
+  prepare(job: ActionJob): Promise<void>;
   /** Runs the action in `slot` (0-based, not shared while it runs). Aborting `signal` kills the action. */
   execute(job: ActionJob, options: { readonly signal: AbortSignal; readonly slot: number }): Promise<ActionOutcome>;
 }

@@ -1,0 +1,308 @@
+// Runs one action: reads it, builds its input root, runs it, collects its outputs, stores its result.
+//
+// Invariant: a result goes into the action cache only when the command ended by itself with exit code 0, the action may
+// be cached, and every output is in the CAS. Whatever happens, pins are released and the build directory leaves the
+// slot. When an action runs is the scheduler's business; how a process is isolated the runner's.
+
+import type { Clock } from "../base/clock.ts";
+import { Code, StatusError, invalidArgument, toStatusError } from "../base/status.ts";
+import type { ActionCache } from "../action-cache/action-cache.ts";
+import type { BlobStore, Pin } from "../cas/blob-store.ts";
+import { emptyDigest, toWireDigest, type Digest, type DigestFunction } from "../digest/digest.ts";
+import { missingBlobs } from "../digest/missing-blobs.ts";
+import { ActionResult, type ActionResultInit } from "../proto/remote_execution.ts";
+import { RunnerLostError, type Mount, type Runner, type RunLimits, type RunResult } from "../runner/runner.ts";
+import type { Logger } from "../telemetry/log.ts";
+import type { MetricsRegistry } from "../telemetry/metrics.ts";
+import { parseAction, parseCommand, type ActionFields, type CommandFields } from "./action-command.ts";
+import type { BuildDirectories, BuildDirectory } from "./build-directories.ts";
+import { ExecutionTimeline, executionMetadata } from "./execution-metadata.ts";
+import type { ActionJob, ActionOutcome, Executor } from "./executor.ts";
+import type { FileThreads } from "./file-threads.ts";
+import { materializeInputRoot, type InputRootSource } from "./input-root.ts";
+import type { InputTree } from "./input-tree.ts";
+import { collectOutputs, type OutputCollector } from "./outputs.ts";
+import { interpretPlatform, type PlatformDemand, type PlatformOffer } from "./platform-properties.ts";
+import { runnerVerdict } from "./run-verdict.ts";
+
+/** A mount the operator configured, perhaps only for actions with a certain platform property. */
+export interface ConfiguredMount {
+  readonly mount: Mount;
+  readonly condition: { readonly name: string; readonly value: string } | undefined;
+}
+
+export interface ActionExecutorOptions {
+  readonly slots: number;
+  readonly workerName: string;
+  readonly store: BlobStore;
+  readonly actionCache: ActionCache;
+  readonly runner: Runner;
+  readonly threads: FileThreads;
+  readonly buildDirectories: BuildDirectories;
+  readonly inputRoots: InputRootSource;
+  /** Hashes messages of ours (compute/hash.ts). */
+  readonly digestOf: (fn: DigestFunction, data: Uint8Array) => Digest;
+  readonly platform: PlatformOffer;
+  readonly rootModeOf: (instanceName: string) => "host" | "input-root" | { readonly image: string };
+  readonly mounts: readonly ConfiguredMount[];
+  readonly defaultTimeoutMs: number;
+  readonly maxTimeoutMs: number;
+  readonly limits: Omit<RunLimits, "timeoutMs">;
+  readonly maxOutputEntries: number;
+  readonly maxOutputBytes: number;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: MetricsRegistry;
+}
+
+/** Everything about an action that does not depend on files. */
+interface ParsedAction extends CommandFields {
+  readonly action: ActionFields;
+  readonly demand: PlatformDemand;
+  readonly mounts: readonly Mount[];
+  readonly timeoutMs: number;
+}
+
+/** A run interrupted by the loss of the runner has had no effect on anything but its build directory. */
+const MAX_ATTEMPTS = 2;
+/** Messages of this size do not occur; a blob named as a Command by mistake can be anything. */
+const MAX_COMMAND_BYTES = 64 * 1024 * 1024;
+const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/** What a sandbox mounts over an input root that is the root file system. */
+const MOUNT_POINTS = ["dev", "proc", "tmp"];
+
+export class ActionExecutor implements Executor {
+  readonly slots: number;
+  readonly unavailableReason = undefined;
+  readonly #options: ActionExecutorOptions;
+  #nextRun = 1;
+
+  constructor(options: ActionExecutorOptions) {
+    this.slots = options.slots;
+    this.#options = options;
+  }
+
+  async prepare(job: ActionJob): Promise<void> {
+    await this.#parse(job);
+  }
+
+  async execute(
+    job: ActionJob,
+    options: { readonly signal: AbortSignal; readonly slot: number },
+  ): Promise<ActionOutcome> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#attempt(job, options.slot, options.signal);
+      } catch (error) {
+        if (!(error instanceof RunnerLostError)) throw error;
+        this.#options.logger.warn("the runner was lost", {
+          action: job.actionDigest.hash,
+          attempt,
+          error: error.message,
+        });
+        if (attempt < MAX_ATTEMPTS) continue;
+        const message = `The runner was lost ${attempt} times while this action ran: ${error.message}`;
+        return { result: undefined, status: new StatusError(Code.UNAVAILABLE, message, { cause: error }) };
+      }
+    }
+  }
+
+  /** One action from its digest to its result: every line is a step. Rejects only with RunnerLostError. */
+  async #attempt(job: ActionJob, slot: number, signal: AbortSignal): Promise<ActionOutcome> {
+    const { buildDirectories, clock, runner } = this.#options;
+    const timeline = new ExecutionTimeline(job.queuedAtMs, clock.nowMs());
+    const directory = buildDirectories.next(slot);
+    const pins: Pin[] = [];
+    const pin = (digests: Iterable<Digest>) => void pins.push(this.#options.store.pin(digests));
+    let result: ActionResultInit | undefined;
+    let status: StatusError | undefined;
+    try {
+      const parsed = await this.#parse(job);
+      timeline.inputFetchStartedAtMs = clock.nowMs();
+      const tree = await this.#materialize(parsed, directory, slot, pin);
+      timeline.inputFetchedAtMs = clock.nowMs();
+      signal.throwIfAborted();
+      const run = await runner.run(this.#runSpec(job, parsed, directory, slot), { signal });
+      timeline.executionStartedAtMs = run.startedAtMs;
+      timeline.executionEndedAtMs = run.endedAtMs;
+      timeline.usage = run.usage;
+      this.#count(run);
+      const verdict = runnerVerdict(run.outcome, parsed.timeoutMs);
+      status = verdict.status;
+      timeline.outputUploadStartedAtMs = clock.nowMs();
+      result = { exitCode: verdict.exitCode, ...(await this.#storeLogs(directory, job.actionDigest.fn)) };
+      if (verdict.hasOutputs) result = { ...result, ...(await this.#collect(job, parsed, directory, tree)) };
+      timeline.outputUploadedAtMs = clock.nowMs();
+      result = { ...result, executionMetadata: this.#metadata(timeline) };
+      if (verdict.isCacheable && job.cacheable) await this.#remember(job, result);
+    } catch (error) {
+      if (error instanceof RunnerLostError) throw error;
+      status ??= toStatusError(error);
+    } finally {
+      for (const held of pins) held.release();
+      await buildDirectories.discard(directory);
+    }
+    if (result === undefined) return { result, status };
+    const executionMetadata = result.executionMetadata ?? this.#metadata(timeline);
+    return { result: ActionResult.encode({ ...result, executionMetadata }), status };
+  }
+
+  async #parse(job: ActionJob): Promise<ParsedAction> {
+    const { store, platform, metrics } = this.#options;
+    const action = parseAction(job.actionDigest.fn, job.action);
+    const { commandDigest } = action;
+    if (commandDigest.sizeBytes > MAX_COMMAND_BYTES) {
+      throw invalidArgument(
+        `Command.size_bytes is ${commandDigest.sizeBytes}, at most ${MAX_COMMAND_BYTES} are accepted`,
+      );
+    }
+    const bytes = await store.get(commandDigest);
+    if (bytes === undefined) throw missingBlobs([commandDigest], "Command");
+    const command = parseCommand(bytes);
+    const properties = action.platform ?? command.platform;
+    const demand = interpretPlatform(properties, platform, (name) =>
+      metrics.counter("ledge_platform_properties_ignored_total", "Platform properties without effect", { name }),
+    );
+    const mounts = this.#options.mounts.filter(
+      ({ condition }) =>
+        condition === undefined ||
+        properties.some(({ name, value }) => name === condition.name && value === condition.value),
+    );
+    const timeoutMs = this.#timeoutMs(action.timeoutMs);
+    return { ...command, action, demand, mounts: mounts.map(({ mount }) => mount), timeoutMs };
+  }
+
+  #timeoutMs(requestedMs: number | undefined): number {
+    const { defaultTimeoutMs, maxTimeoutMs } = this.#options;
+    if (requestedMs === undefined) return Math.min(defaultTimeoutMs, maxTimeoutMs);
+    if (requestedMs <= maxTimeoutMs) return requestedMs;
+    throw invalidArgument(
+      `Action.timeout is ${requestedMs / 1000} s, at most ${maxTimeoutMs / 1000} s are accepted (--max-action-timeout)`,
+    );
+  }
+
+  #materialize(
+    parsed: ParsedAction,
+    directory: BuildDirectory,
+    slot: number,
+    pin: (digests: Iterable<Digest>) => void,
+  ): Promise<InputTree> {
+    const { paths, files, directories } = parsed.outputs;
+    return materializeInputRoot(this.#options.inputRoots, {
+      digest: parsed.action.inputRootDigest,
+      directory,
+      owner: this.#options.runner.ownerOf(slot),
+      workingDirectory: parsed.workingDirectory,
+      outputParents: [...paths, ...files, ...directories].map(({ names }) => names.slice(0, -1)),
+      pin,
+    });
+  }
+
+  #runSpec(job: ActionJob, parsed: ParsedAction, directory: BuildDirectory, slot: number) {
+    const { demand } = parsed;
+    const { limits, rootModeOf } = this.#options;
+    return {
+      id: `${job.actionDigest.hash.slice(0, 12)}-${this.#nextRun++}`,
+      slot,
+      inputRootPath: directory.rootPath,
+      rootMode: demand.imagePath === undefined ? rootModeOf(job.instanceName) : { image: demand.imagePath },
+      ...(demand.inputRootPathInside === undefined ? {} : { inputRootPathInside: demand.inputRootPathInside }),
+      mounts: parsed.mounts,
+      arguments: parsed.arguments,
+      environment: effectiveEnvironment(parsed),
+      workingDirectory: parsed.workingDirectory.join("/"),
+      stdoutPath: directory.stdoutPath,
+      stderrPath: directory.stderrPath,
+      network: demand.network,
+      limits: { ...limits, ...narrowerMemory(limits.memoryBytes, demand.memoryBytes), timeoutMs: parsed.timeoutMs },
+      ...(demand.unixUid === undefined ? {} : { unixUid: demand.unixUid }),
+      ...(demand.unixGid === undefined ? {} : { unixGid: demand.unixGid }),
+    };
+  }
+
+  /** stdout and stderr are kept whatever happened. Empty ones have the empty digest. */
+  async #storeLogs(directory: BuildDirectory, fn: DigestFunction): Promise<ActionResultInit> {
+    const [stdout, stderr] = await Promise.all([
+      this.#storeLog(directory.stdoutPath, fn),
+      this.#storeLog(directory.stderrPath, fn),
+    ]);
+    return { stdoutDigest: toWireDigest(stdout), stderrDigest: toWireDigest(stderr) };
+  }
+
+  async #storeLog(path: string, fn: DigestFunction): Promise<Digest> {
+    const sizeBytes = await this.#options.threads.run("fileSize", path);
+    return sizeBytes === 0 ? emptyDigest(fn) : this.#options.store.ingestFile(path, fn);
+  }
+
+  #collect(job: ActionJob, parsed: ParsedAction, directory: BuildDirectory, tree: InputTree) {
+    const { store, threads, digestOf, maxOutputEntries, maxOutputBytes } = this.#options;
+    const collector: OutputCollector = {
+      store,
+      threads,
+      digestOf,
+      maxEntries: maxOutputEntries,
+      maxBytes: maxOutputBytes,
+    };
+    const isRoot = this.#options.rootModeOf(job.instanceName) === "input-root";
+    const inputNames = new Set(tree.directories.get(tree.rootDigest.hash)?.directories.map(({ name }) => name));
+    return collectOutputs(collector, {
+      rootPath: directory.rootPath,
+      outputs: parsed.outputs,
+      fn: job.actionDigest.fn,
+      mountPoints: isRoot ? MOUNT_POINTS.filter((name) => !inputNames.has(name)) : [],
+    });
+  }
+
+  /** A result that cannot be stored is still a result; the next equal action runs again. */
+  async #remember(job: ActionJob, result: ActionResultInit): Promise<void> {
+    const { actionCache, workerName, clock, logger } = this.#options;
+    const { instanceName, actionDigest } = job;
+    try {
+      await actionCache.put(
+        { instanceName, fn: actionDigest.fn, hash: actionDigest.hash },
+        ActionResult.encode(result),
+        {
+          writer: "executor",
+          worker: workerName,
+          writtenAtMs: clock.nowMs(),
+          ...definedFields({
+            toolInvocationId: job.toolInvocationId,
+            targetId: job.targetId,
+            actionMnemonic: job.actionMnemonic,
+          }),
+        },
+      );
+    } catch (error) {
+      logger.warn("an action result was not cached", {
+        action: actionDigest.hash,
+        error: toStatusError(error).message,
+      });
+    }
+  }
+
+  #metadata(timeline: ExecutionTimeline) {
+    return executionMetadata(this.#options.workerName, timeline, this.#options.clock.nowMs());
+  }
+
+  #count({ outcome }: RunResult): void {
+    const { metrics } = this.#options;
+    metrics.counter("ledge_actions_executed_total", "Actions run, by how they ended", { outcome: outcome.kind }).add();
+  }
+}
+
+/** The Command's own, a PATH where it has none, then what platform properties add. */
+function effectiveEnvironment(parsed: ParsedAction): { name: string; value: string }[] {
+  const values = new Map([["PATH", DEFAULT_PATH]]);
+  for (const { name, value } of [...parsed.environment, ...parsed.demand.environment]) values.set(name, value);
+  return [...values].map(([name, value]) => ({ name, value }));
+}
+
+function narrowerMemory(operator: number | undefined, demanded: number | undefined): { memoryBytes?: number } {
+  const bytes = Math.min(operator ?? Number.POSITIVE_INFINITY, demanded ?? Number.POSITIVE_INFINITY);
+  return Number.isFinite(bytes) ? { memoryBytes: bytes } : {};
+}
+
+function definedFields<T extends Record<string, string | undefined>>(fields: T): { [Key in keyof T]?: string } {
+  const entries = Object.entries(fields).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as { [Key in keyof T]?: string };
+}

@@ -1,0 +1,103 @@
+// Where actions run: one directory per action below its slot's, and a trash that is emptied off the path.
+//
+//   {exec}/slots/{slot}/{n}/root     the input root            {exec}/files/   the file cache
+//   {exec}/slots/{slot}/{n}/stdout   written by the runner     {exec}/trash/   on its way out
+//
+// Invariant: a directory is used by one action and never again, so nothing of one action is seen by the next. What a
+// killed server left is removed at start. {exec} lies on the file system of the CAS, so that files can be linked.
+
+import { existsSync, mkdirSync, chownSync, readdirSync, renameSync } from "node:fs";
+import type { FileThreads } from "./file-threads.ts";
+import { removeTrees, type Owner } from "./file-operations.ts";
+
+export interface BuildDirectory {
+  readonly path: string;
+  readonly rootPath: string;
+  readonly stdoutPath: string;
+  readonly stderrPath: string;
+}
+
+/** Removals under way per slot before an action waits for one: its own leftovers must not fill the disk. */
+const MAX_PENDING_REMOVALS = 8;
+
+export class BuildDirectories {
+  readonly #path: string;
+  readonly #threads: FileThreads;
+  readonly #slots: number;
+  #nextDirectory = 1;
+  #removals = new Set<Promise<void>>();
+
+  private constructor(path: string, threads: FileThreads, slots: number) {
+    this.#path = path;
+    this.#threads = threads;
+    this.#slots = slots;
+  }
+
+  /** Prepares `path` and removes what an earlier server left there. */
+  static async open(options: {
+    readonly path: string;
+    readonly slots: number;
+    readonly ownerOf: (slot: number) => Owner | undefined;
+    readonly threads: FileThreads;
+  }): Promise<BuildDirectories> {
+    const { path, slots, ownerOf, threads } = options;
+    mkdirSync(path, { recursive: true, mode: 0o755 });
+    sweep(path);
+    for (const name of ["slots", "files", "trash"]) mkdirSync(`${path}/${name}`, { recursive: true, mode: 0o755 });
+    for (let slot = 0; slot < slots; slot++) makeSlotDirectory(`${path}/slots/${slot}`, ownerOf(slot));
+    const directories = new BuildDirectories(path, threads, slots);
+    directories.#remove(`${path}/trash/old`);
+    return directories;
+  }
+
+  get fileCachePath(): string {
+    return `${this.#path}/files`;
+  }
+
+  /** Names a fresh directory; the caller creates it (together with the input root, in one job). */
+  next(slot: number): BuildDirectory {
+    const path = `${this.#path}/slots/${slot}/${this.#nextDirectory++}`;
+    return { path, rootPath: `${path}/root`, stdoutPath: `${path}/stdout`, stderrPath: `${path}/stderr` };
+  }
+
+  /** Takes the directory out of the slot at once; its removal goes on in the background. */
+  async discard(directory: BuildDirectory): Promise<void> {
+    const trashPath = `${this.#path}/trash/${this.#nextDirectory++}`;
+    if (!existsSync(directory.path)) return;
+    renameSync(directory.path, trashPath);
+    this.#remove(trashPath);
+    if (this.#removals.size > MAX_PENDING_REMOVALS * Math.max(1, this.#slots)) await Promise.race(this.#removals);
+  }
+
+  /** Resolves when the trash is empty. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#removals);
+  }
+
+  #remove(path: string): void {
+    const removal: Promise<void> = this.#threads
+      .run("removeTrees", [path])
+      // Safe: what is left is swept at the next start, and a full disk shows where it matters.
+      .catch(() => undefined)
+      .finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
+  }
+}
+
+/** Moves everything of an earlier server into a new trash: renaming is quick however much there is. */
+function sweep(path: string): void {
+  const leftovers = readdirSync(path);
+  if (leftovers.length === 0) return;
+  const old = `${path}/old-${process.pid}`;
+  removeTrees([old]);
+  mkdirSync(old, 0o700);
+  for (const name of leftovers) if (`${path}/${name}` !== old) renameSync(`${path}/${name}`, `${old}/${name}`);
+  mkdirSync(`${path}/trash`, 0o755);
+  renameSync(old, `${path}/trash/old`);
+}
+
+/** Only the slot's own user gets in, so that no action could reach another's files even outside its sandbox. */
+function makeSlotDirectory(path: string, owner: Owner | undefined): void {
+  mkdirSync(path, 0o700);
+  if (owner !== undefined) chownSync(path, owner.uid, owner.gid);
+}

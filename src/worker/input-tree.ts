@@ -1,0 +1,148 @@
+// Reads the Directories of an input root: every distinct one once, from the cache or the CAS, level by level.
+//
+// Invariant: what is missing is collected, directories and files alike, and reported together: a client uploads once
+// instead of discovering its losses one by one. Reading is iterative, so depth costs no stack.
+
+import { invalidArgument } from "../base/status.ts";
+import type { BlobStore } from "../cas/blob-store.ts";
+import { DigestBatch } from "../digest/digest-batch.ts";
+import { isEmptyDigest, type Digest } from "../digest/digest.ts";
+import { missingBlobs } from "../digest/missing-blobs.ts";
+import type { DirectoryCache } from "./directory-cache.ts";
+import { EMPTY_DIRECTORY, type InputDirectory } from "./input-directory.ts";
+
+/** The directories of one input root by hash; all have the digest function of the root. */
+export interface InputTree {
+  readonly rootDigest: Digest;
+  readonly directories: ReadonlyMap<string, InputDirectory>;
+  /** Every distinct file digest of the tree. */
+  readonly files: ReadonlyMap<string, Digest>;
+  /** Every distinct directory digest of the tree. */
+  readonly directoryDigests: readonly Digest[];
+}
+
+/** Reads of the CAS at once; directories come one small blob at a time. */
+const READS_AT_ONCE = 32;
+/** One Directory of 100,000 entries has some 11 MB; larger than this is a mistake or an attack. */
+const MAX_DIRECTORY_BYTES = 64 * 1024 * 1024;
+/** Entries of the expanded tree; the largest known source trees have a third of it. */
+export const MAX_INPUT_ENTRIES = 1_000_000;
+
+export interface InputTreeSource {
+  readonly store: BlobStore;
+  readonly cache: DirectoryCache;
+}
+
+/**
+ * Reads the tree and makes sure that every blob of it is present (and thereby touched). The caller has no pin yet:
+ * `pin` is called with each set of digests before its presence is asked for.
+ * Throws FAILED_PRECONDITION naming everything missing, INVALID_ARGUMENT for directories that are not canonical.
+ */
+export async function readInputTree(
+  rootDigest: Digest,
+  source: InputTreeSource,
+  pin: (digests: Iterable<Digest>) => void,
+): Promise<InputTree> {
+  const directories = new Map<string, InputDirectory>();
+  const files = new Map<string, Digest>();
+  const directoryDigests: Digest[] = [];
+  const missing: Digest[] = [];
+  const isNewDirectory = makeIsNew(missing);
+  const isNewFile = makeIsNew(missing);
+  isNewDirectory(rootDigest);
+  let level = [rootDigest];
+  while (level.length > 0) {
+    pin(level);
+    directoryDigests.push(...level);
+    const loaded = await readDirectories(level, source);
+    const next: Digest[] = [];
+    for (const [position, digest] of level.entries()) {
+      const directory = loaded[position];
+      if (directory === undefined) {
+        missing.push(digest);
+        continue;
+      }
+      directories.set(digest.hash, directory);
+      for (const { digest: file } of directory.files) if (isNewFile(file)) files.set(file.hash, file);
+      for (const { digest: child } of directory.directories) if (isNewDirectory(child)) next.push(child);
+    }
+    level = next;
+  }
+  pin(files.values());
+  // Directories that came from the cache were not asked for above.
+  missing.push(...(await findMissing([...directoryDigests, ...files.values()], source.store)));
+  if (missing.length > 0) throw missingBlobs(missing, "Input root");
+  assertEntryCount(rootDigest, directories);
+  return { rootDigest, directories, files, directoryDigests };
+}
+
+/** One hash with two sizes: at most one of them exists, the other is missing by definition. */
+function makeIsNew(missing: Digest[]): (digest: Digest) => boolean {
+  const sizes = new Map<string, number>();
+  return (digest) => {
+    const knownSize = sizes.get(digest.hash);
+    if (knownSize === undefined) sizes.set(digest.hash, digest.sizeBytes);
+    else if (knownSize !== digest.sizeBytes) missing.push(digest);
+    return knownSize === undefined;
+  };
+}
+
+async function findMissing(digests: readonly Digest[], store: BlobStore): Promise<Digest[]> {
+  const first = digests[0];
+  if (first === undefined) return [];
+  const batch = DigestBatch.of(first.fn, digests);
+  return Array.from(await store.findMissing(batch), (position) => batch.digestAt(position));
+}
+
+async function readDirectories(
+  digests: readonly Digest[],
+  source: InputTreeSource,
+): Promise<(InputDirectory | undefined)[]> {
+  const directories: (InputDirectory | undefined)[] = Array.from({ length: digests.length });
+  const absent: number[] = [];
+  for (const [position, digest] of digests.entries()) {
+    directories[position] = isEmptyDigest(digest) ? EMPTY_DIRECTORY : source.cache.find(digest);
+    if (directories[position] === undefined) absent.push(position);
+  }
+  for (let start = 0; start < absent.length; start += READS_AT_ONCE) {
+    const positions = absent.slice(start, start + READS_AT_ONCE);
+    const read = await Promise.all(positions.map((position) => readDirectory(digests[position]!, source)));
+    for (const [index, position] of positions.entries()) directories[position] = read[index];
+  }
+  return directories;
+}
+
+async function readDirectory(digest: Digest, source: InputTreeSource): Promise<InputDirectory | undefined> {
+  if (digest.sizeBytes > MAX_DIRECTORY_BYTES) {
+    throw invalidArgument(
+      `Input directory "${digest.hash}/${digest.sizeBytes}" is larger than the ${MAX_DIRECTORY_BYTES} bytes accepted`,
+    );
+  }
+  const bytes = await source.store.get(digest);
+  return bytes === undefined ? undefined : source.cache.add(digest, bytes);
+}
+
+/**
+ * Counts the entries of the expanded tree without expanding it: a few directories that each name the next one twice
+ * stand for more files than any disk holds.
+ */
+function assertEntryCount(rootDigest: Digest, directories: ReadonlyMap<string, InputDirectory>): void {
+  const counts = new Map<string, number>();
+  const stack = [rootDigest.hash];
+  while (stack.length > 0) {
+    const hash = stack.at(-1)!;
+    const directory = directories.get(hash)!;
+    const pending = directory.directories.filter((child) => !counts.has(child.digest.hash));
+    if (pending.length > 0 && !counts.has(hash)) {
+      stack.push(...new Set(pending.map((child) => child.digest.hash)));
+      continue;
+    }
+    stack.pop();
+    let count = directory.files.length + directory.symlinks.length + directory.directories.length;
+    for (const child of directory.directories) count += counts.get(child.digest.hash)!;
+    if (count > MAX_INPUT_ENTRIES) {
+      throw invalidArgument(`Input root has more than the ${MAX_INPUT_ENTRIES} entries accepted`);
+    }
+    counts.set(hash, count);
+  }
+}

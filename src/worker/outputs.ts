@@ -1,0 +1,235 @@
+// Collects what an action made: looks at each output path, stores files and trees, fills the lists of the ActionResult.
+//
+// Invariant: only requested outputs are reported, each under the string the client used; what is absent is left out; a
+// symlink is reported as one and never followed. Looking is output-scan.ts, trees are output-tree.ts.
+// Source: wire/reapi.md 5.3 and 5.5 (its tables, row by row).
+
+import { Limiter } from "../base/limiter.ts";
+import { Code, StatusError, invalidArgument } from "../base/status.ts";
+import { formatBytes } from "../base/units.ts";
+import type { BlobStore } from "../cas/blob-store.ts";
+import { toWireDigest, type Digest, type DigestFunction } from "../digest/digest.ts";
+import type { OutputDirectoryInit, OutputFileInit, OutputSymlinkInit } from "../proto/remote_execution.ts";
+import type { RequestedOutputs } from "./action-command.ts";
+import type { FileThreads } from "./file-threads.ts";
+import { clip, type OutputPath } from "./output-paths.ts";
+import type { ScannedNode, ScanProblem } from "./output-scan.ts";
+import { encodeDirectories, encodeTree, isExecutable, nodeProperties } from "./output-tree.ts";
+
+export interface OutputCollector {
+  readonly store: BlobStore;
+  readonly threads: FileThreads;
+  readonly digestOf: (fn: DigestFunction, data: Uint8Array) => Digest;
+  /** Files and directories of one action together; above it the action fails with RESOURCE_EXHAUSTED. */
+  readonly maxEntries: number;
+  /** Bytes of all output files of one action together, also those of sparse files. */
+  readonly maxBytes: number;
+}
+
+export interface CollectRequest {
+  readonly rootPath: string;
+  readonly outputs: RequestedOutputs;
+  readonly fn: DigestFunction;
+  readonly mountPoints: readonly string[];
+}
+
+/** The output fields of an ActionResult. */
+export interface CollectedOutputs {
+  readonly outputFiles: OutputFileInit[];
+  readonly outputDirectories: OutputDirectoryInit[];
+  readonly outputSymlinks: OutputSymlinkInit[];
+  readonly outputFileSymlinks: OutputSymlinkInit[];
+  readonly outputDirectorySymlinks: OutputSymlinkInit[];
+}
+
+/** Real trees stay below 100 levels; recursion in this process and PATH_MAX set the end. */
+const MAX_DEPTH = 512;
+/** The kernel takes 4,095 bytes; the build directory needs some of them. */
+const MAX_PATH_BYTES = 3800;
+/** Files on their way into the CAS at once: enough to keep hashing threads and the disk busy. */
+const STORES_AT_ONCE = 16;
+
+type Wanted = "any" | "file" | "directory";
+
+interface Output {
+  readonly path: OutputPath;
+  readonly wanted: Wanted;
+  readonly node: ScannedNode;
+}
+
+/**
+ * Throws INVALID_ARGUMENT for FIFOs, sockets, devices and names that are not UTF-8, FAILED_PRECONDITION for what the
+ * v2.0 lists forbid, RESOURCE_EXHAUSTED above the limits; each names the output.
+ */
+export async function collectOutputs(collector: OutputCollector, request: CollectRequest): Promise<CollectedOutputs> {
+  const outputs = await scan(collector, request);
+  for (const output of outputs) assertAllowed(output);
+  assertSize(outputs, collector.maxBytes);
+  const digests = await storeFiles(outputs, collector, request);
+  const fileDigest = (path: string) => digests.get(path)!;
+  const collected: CollectedOutputs = {
+    outputFiles: [],
+    outputDirectories: [],
+    outputSymlinks: [],
+    outputFileSymlinks: [],
+    outputDirectorySymlinks: [],
+  };
+  for (const output of outputs) {
+    const { node } = output;
+    if (node.kind === "file") collected.outputFiles.push(reportFile(output, node, request, fileDigest));
+    else if (node.kind === "symlink") reportSymlink(output, node, request, collected);
+    else if (node.kind === "directory") {
+      collected.outputDirectories.push(await storeDirectory(output, node, collector, request, fileDigest));
+    }
+  }
+  return collected;
+}
+
+async function scan(collector: OutputCollector, request: CollectRequest): Promise<Output[]> {
+  const { outputs } = request;
+  const wanted = [
+    ...outputs.paths.map((path) => ({ path, wanted: "any" as const })),
+    ...outputs.files.map((path) => ({ path, wanted: "file" as const })),
+    ...outputs.directories.map((path) => ({ path, wanted: "directory" as const })),
+  ];
+  if (wanted.length === 0) return [];
+  const result = await collector.threads.run("scanOutputs", {
+    root: request.rootPath,
+    outputs: wanted.map(({ path }) => path.names),
+    limits: { maxEntries: collector.maxEntries, maxDepth: MAX_DEPTH, maxPathBytes: MAX_PATH_BYTES },
+    makeReadable: process.getuid?.() !== 0,
+    mountPoints: request.mountPoints,
+  });
+  if ("problem" in result) throw problemStatus(result.problem);
+  return wanted.map((output, position) => ({ ...output, node: result.nodes[position]! }));
+}
+
+function problemStatus(problem: ScanProblem): StatusError {
+  const message = `Output ${JSON.stringify(clip(problem.path))} ${problem.reason}`;
+  if (problem.kind === "limit") return new StatusError(Code.RESOURCE_EXHAUSTED, message);
+  return invalidArgument(message);
+}
+
+function assertAllowed({ path, wanted, node }: Output): void {
+  const name = JSON.stringify(clip(path.requested));
+  if (node.kind === "blocked") {
+    throw precondition(`Output ${name} cannot be collected: its parent ${JSON.stringify(node.path)} is a symlink`);
+  }
+  if (wanted === "any" || node.kind === "missing") return;
+  const found = node.kind === "symlink" ? node.leadsTo : node.kind;
+  if (found === "unknown" || found === wanted) return;
+  const what = node.kind === "symlink" ? `a symlink to a ${found}` : `a ${found}`;
+  throw precondition(`Output ${name} was requested as a ${wanted}, but it is ${what}`);
+}
+
+function precondition(message: string): StatusError {
+  return new StatusError(Code.FAILED_PRECONDITION, message);
+}
+
+/** Before anything is read: a sparse file of 8 TiB has no blocks and would still be hashed for an hour. */
+function assertSize(outputs: readonly Output[], maxBytes: number): void {
+  let bytes = 0;
+  for (const [path, sizeBytes] of filesOf(outputs)) {
+    bytes += sizeBytes;
+    if (bytes <= maxBytes) continue;
+    const name = JSON.stringify(clip(path));
+    throw new StatusError(
+      Code.RESOURCE_EXHAUSTED,
+      `Outputs have more than ${formatBytes(maxBytes)}: with ${name} (${formatBytes(sizeBytes)}) they reach ` +
+        formatBytes(bytes),
+    );
+  }
+}
+
+/** Every distinct file of all outputs with its size; outputs may overlap. */
+function filesOf(outputs: readonly Output[]): Map<string, number> {
+  const files = new Map<string, number>();
+  const add = (path: string, node: ScannedNode): void => {
+    if (node.kind === "file") files.set(path, node.sizeBytes);
+    if (node.kind !== "directory") return;
+    for (const entry of node.entries) add(path === "" ? entry.name : `${path}/${entry.name}`, entry.node);
+  };
+  for (const { path, node } of outputs) add(path.names.join("/"), node);
+  return files;
+}
+
+/** Stores each file once; it may be moved into the CAS, so a second look would not find it. */
+async function storeFiles(
+  outputs: readonly Output[],
+  collector: OutputCollector,
+  request: CollectRequest,
+): Promise<Map<string, Digest>> {
+  const digests = new Map<string, Digest>();
+  const limiter = new Limiter(STORES_AT_ONCE);
+  const stored = Array.from(filesOf(outputs).keys(), (path) =>
+    limiter.run(async () => {
+      const digest = await collector.store.ingestFile(`${request.rootPath}/${path}`, request.fn);
+      digests.set(path, digest);
+    }),
+  );
+  // All of them, also after a failure: nothing may still read the build directory when it is removed.
+  const outcomes = await Promise.allSettled(stored);
+  for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
+  return digests;
+}
+
+function reportFile(
+  { path }: Output,
+  node: Extract<ScannedNode, { kind: "file" }>,
+  request: CollectRequest,
+  fileDigest: (path: string) => Digest,
+): OutputFileInit {
+  return {
+    path: path.requested,
+    digest: toWireDigest(fileDigest(path.names.join("/"))),
+    isExecutable: isExecutable(node),
+    nodeProperties: nodeProperties(node, request.outputs.nodeProperties),
+  };
+}
+
+/** output_symlinks only when output_paths was used; the lists of 2.0 always, by what the link leads to. */
+function reportSymlink(
+  { path, wanted }: Output,
+  node: Extract<ScannedNode, { kind: "symlink" }>,
+  request: CollectRequest,
+  collected: CollectedOutputs,
+): void {
+  const symlink = {
+    path: path.requested,
+    target: node.target,
+    nodeProperties: nodeProperties(node, request.outputs.nodeProperties),
+  };
+  if (wanted === "any") collected.outputSymlinks.push(symlink);
+  const isDirectory = node.leadsTo === "directory" || (node.leadsTo === "unknown" && wanted === "directory");
+  (isDirectory ? collected.outputDirectorySymlinks : collected.outputFileSymlinks).push(symlink);
+}
+
+/** The Tree is always made: Buck2 fails without one. */
+async function storeDirectory(
+  { path }: Output,
+  node: Extract<ScannedNode, { kind: "directory" }>,
+  collector: OutputCollector,
+  request: CollectRequest,
+  fileDigest: (path: string) => Digest,
+): Promise<OutputDirectoryInit> {
+  const { fn, outputs } = request;
+  const { digestOf, store } = collector;
+  const directories = encodeDirectories(path.names.join("/"), node, {
+    fn,
+    digestOf,
+    fileDigest,
+    nodeProperties: outputs.nodeProperties,
+  });
+  const tree = encodeTree(directories);
+  const treeDigest = digestOf(fn, tree);
+  const limiter = new Limiter(STORES_AT_ONCE);
+  const blobs = [{ digest: treeDigest, bytes: tree }, ...(outputs.withDirectoryBlobs ? directories : [])];
+  await Promise.all(blobs.map(({ digest, bytes }) => limiter.run(() => store.put(digest, bytes))));
+  const rootDigest = directories[0]!.digest;
+  return {
+    path: path.requested,
+    treeDigest: toWireDigest(treeDigest),
+    isTopologicallySorted: true,
+    rootDirectoryDigest: outputs.withDirectoryBlobs ? toWireDigest(rootDigest) : undefined,
+  };
+}
