@@ -117,6 +117,7 @@ class RunnerClient implements Runner {
   }
 
   async run(spec: RunSpec, options: { readonly signal: AbortSignal }): Promise<RunResult> {
+    if (options.signal.aborted) return cancelledBeforeStart();
     const connection = await this.#connection;
     if (this.#closing.signal.aborted) throw new RunnerLostError("The runner is closed");
     const result = await connection.run(spec, options.signal);
@@ -175,4 +176,9 @@ class RunnerClient implements Runner {
       return this.#restart(attempt + 1);
     }
   }
+}
+
+function cancelledBeforeStart(): RunResult {
+  const nowMs = Date.now();
+  return { outcome: { kind: "cancelled" }, startedAtMs: nowMs, endedAtMs: nowMs, usage: {} };
 }

@@ -34,7 +34,7 @@ export interface RunSpec {
   readonly workingDirectory: string;
   /** Host directory shown as /tmp, owned like the input root. Absent: an in-memory file system that ends with the run. */
   readonly temporaryPath?: string;
-  /** Absolute host paths of files the runner creates (they must not exist) for the output streams. */
+  /** Absolute host paths of files the runner creates (they must not exist) for the output streams; absent after a run that never got that far. */
   readonly stdoutPath: string;
   readonly stderrPath: string;
   readonly network: "none" | "host";

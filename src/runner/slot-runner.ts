@@ -2,7 +2,7 @@
 //
 // Invariant: a slot has at most one run at a time, and a slot whose processes would not die is never used again.
 
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import { bwrapArguments, insideIdentity, SANDBOX_HOST_NAME, type SandboxProfile } from "../sandbox/bwrap-arguments.ts";
@@ -12,6 +12,7 @@ import type { NativeCalls } from "../sandbox/native-calls.ts";
 import { PlainProcess } from "../sandbox/plain-process.ts";
 import { BWRAP_FDS, SandboxProcess } from "../sandbox/sandbox-process.ts";
 import { identityOfSlot, type SlotIdentities } from "../sandbox/slot-identity.ts";
+import { explainWorkingDirectory } from "../sandbox/start-failure.ts";
 import type { HostUser, RunOutcome, RunResult, RunSpec } from "./runner.ts";
 import { superviseRun } from "./run-supervisor.ts";
 
@@ -84,10 +85,7 @@ export class SlotRunner {
     if (this.#quarantined.has(slot)) {
       return { kind: "sandbox-failed", message: `Slot ${slot} holds processes of an earlier action that do not die` };
     }
-    if (this.#options.profile === undefined && spec.rootMode !== "host") {
-      return { kind: "sandbox-failed", message: "Without a sandbox an action cannot have a root of its own" };
-    }
-    return undefined;
+    return this.#options.profile === undefined ? plainRefusal(spec) : undefined;
   }
 
   #start(spec: RunSpec, outputFds: readonly [number, number]): IsolatedProcess {
@@ -131,6 +129,17 @@ export class SlotRunner {
     const nowMs = this.#options.clock.nowMs();
     return { outcome, startedAtMs: nowMs, endedAtMs: nowMs, usage: {} };
   }
+}
+
+/** What a plain child process cannot do, or would not say well. */
+function plainRefusal(spec: RunSpec): RunOutcome | undefined {
+  if (spec.rootMode !== "host") {
+    return { kind: "sandbox-failed", message: "Without a sandbox an action cannot have a root of its own" };
+  }
+  const stats = statSync(join(spec.inputRootPath, spec.workingDirectory), { throwIfNoEntry: false });
+  if (stats?.isDirectory() === true) return undefined;
+  const reason = stats === undefined ? "No such file or directory" : "Not a directory";
+  return { kind: "not-started", message: explainWorkingDirectory(reason, spec.workingDirectory) };
 }
 
 /** The runner's own directory below the build root; the rest belongs to the caller. */

@@ -15,7 +15,10 @@ export function explainStartFailure(stderr: string, command: string, workingDire
   const message = (lines.at(-1) ?? stderr.trim()).replace(/^bwrap: /, "");
   if (message.startsWith("execvp ")) return explainExec(message, command);
   if (message.startsWith("Can't chdir to ")) {
-    return { kind: "not-started", message: explainWorkingDirectory(message, workingDirectory) };
+    return {
+      kind: "not-started",
+      message: explainWorkingDirectory(message.slice(message.lastIndexOf(": ") + 2), workingDirectory),
+    };
   }
   if (message.startsWith("Exceeded maximum number of arguments")) {
     return {
@@ -48,8 +51,8 @@ function execReason(reason: string, command: string): string {
   }
 }
 
-function explainWorkingDirectory(message: string, workingDirectory: string): string {
-  const reason = message.slice(message.lastIndexOf(": ") + 2);
+/** `reason` is the system's text for the error. */
+export function explainWorkingDirectory(reason: string, workingDirectory: string): string {
   const why =
     reason === "No such file or directory"
       ? "the input root has no such directory"
