@@ -4,6 +4,7 @@
 // killed it ends by itself after a minute of idleness.
 
 import { join } from "node:path";
+import { parseProcesses } from "../../examples/process-summary.ts";
 import { runToEnd, type ChildOutput } from "./child-output.ts";
 import { TemporaryFolder } from "./temporary-folder.ts";
 
@@ -50,7 +51,6 @@ export class Bazel implements AsyncDisposable {
       "--host_jvm_args=-Xmx512m",
       "--max_idle_secs=60",
       "--nohome_rc",
-      "--nosystem_rc",
     ];
     const quiet = ["clean", "shutdown"].includes(command)
       ? []
@@ -73,19 +73,4 @@ export class Bazel implements AsyncDisposable {
     await this.run("shutdown");
     await this.#folder[Symbol.asyncDispose]();
   }
-}
-
-/** The parts of the last "N processes: …" line. */
-export function parseProcesses(text: string): Map<string, number> {
-  const parts = new Map<string, number>();
-  const line = [...text.matchAll(/INFO: \d+ process(?:es)?: (.*)\./g)].at(-1)?.[1] ?? "";
-  for (const [, count, kind] of line.matchAll(/(\d+) ([^,]+)/g)) parts.set(kind ?? "", Number(count));
-  return parts;
-}
-
-/** Actions that ran on this machine under Bazel's control: "local", "worker", "linux-sandbox" and the like. */
-export function localCount(processes: ReadonlyMap<string, number>): number {
-  let count = 0;
-  for (const [kind, n] of processes) if (/local|worker|sandbox/.test(kind)) count += n;
-  return count;
 }

@@ -151,6 +151,22 @@ export class LedgeServer implements AsyncDisposable {
     return value;
   }
 
+  /** Actions that ran in this server, over all its starts with this data directory or since the last one. */
+  executedActions(): Promise<number> {
+    return this.metric("ledge_actions_executed_total");
+  }
+
+  /** The sum of all series of `name` in /metrics; 0 when there is none. */
+  async metric(name: string): Promise<number> {
+    const response = await fetch(`http://${this.address}/metrics`);
+    if (!response.ok) throw new Error(`GET /metrics: ${response.status} ${await response.text()}`);
+    let sum = 0;
+    for (const line of (await response.text()).split("\n")) {
+      if (line.startsWith(`${name} `) || line.startsWith(`${name}{`)) sum += Number(line.slice(line.lastIndexOf(" ")));
+    }
+    return sum;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#child !== undefined && running.has(this.#child)) await this.kill();
     await rm(this.#folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
