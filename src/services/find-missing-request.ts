@@ -20,9 +20,9 @@ const TAG_SIZE = 0x10;
 /** A Digest message of hash alone: size 0, which encoders leave out. */
 const HASH_ONLY_LENGTH = 2 + HASH_HEX_LENGTH;
 
+const NOT_HEX = 0x80;
 /** The value of each hexadecimal digit's byte; every other byte has a bit that no digit has. */
 const HEX_VALUES = makeHexValues();
-const NOT_HEX = 0x80;
 
 const EMPTY_WORDS = new Map(DIGEST_FUNCTIONS.map((fn) => [fn as number, emptyHashWords(fn)]));
 

@@ -12,19 +12,21 @@ import { ServerReflection as ServerReflectionAlpha } from "../proto/reflection_v
 import { decodeRequest } from "./decode.ts";
 
 export interface ReflectionDeps {
-  /** Names of all services the server offers, these two included. */
+  /** Names of the services the server offers; those made here are added. */
   readonly serviceNames: readonly string[];
 }
 
 /** Both versions. */
 export function createReflectionServices(deps: ReflectionDeps): readonly Service[] {
-  return [ServerReflection, ServerReflectionAlpha].map(({ typeName, methods }) => ({
+  const versions = [ServerReflection, ServerReflectionAlpha];
+  const serviceNames = [...new Set([...deps.serviceNames, ...versions.map(({ typeName }) => typeName)])];
+  return versions.map(({ typeName, methods }) => ({
     name: typeName,
     methods: [
       {
         kind: "stream" as const,
         path: methods.ServerReflectionInfo.path,
-        handler: (call: StreamCall) => reflect(deps.serviceNames, call),
+        handler: (call: StreamCall) => reflect(serviceNames, call),
       },
     ],
   }));

@@ -1,0 +1,165 @@
+// An action cache that answers only with results whose blobs are all there, and touches them.
+//
+// A hit is a promise: clients rely on every output of it for the rest of the build. So a result counts only when each
+// output file, stdout, stderr, each Tree and every file in it, and each root Directory with every Directory and file
+// below it, is in the CAS. Invariant: what is incomplete, damaged or malformed is a miss, never an error: the client runs
+// the action again, which mends it. Memory: a batch of digests and a few chunks, however large the trees.
+
+import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
+import type { BlobReader, BlobStore } from "../cas/blob-store.ts";
+import { walkTree } from "../cas/tree-walk.ts";
+import { Code, StatusError } from "../base/status.ts";
+import { isEmptyDigest, type Digest, type DigestFunction } from "../digest/digest.ts";
+import { DigestBatch } from "../digest/digest-batch.ts";
+import { ProtoError } from "../proto/wire.ts";
+import type { ActionCache, ActionKey, Provenance } from "./action-cache.ts";
+import { readResultReferences } from "./result-references.ts";
+import { TreeDigests } from "./tree-digests.ts";
+
+/** Digests collected before the store is asked; 40 bytes each. */
+const BATCH_DIGESTS = 4096;
+/** Trees and roots of one result looked at together. */
+const PARALLEL_TREES = 4;
+/** Trees up to this size are fetched whole. */
+const WHOLE_TREE_BYTES = 256 * 1024;
+/** One Directory message; 400,000 entries. */
+const MAX_DIRECTORY_BYTES = 32 * 1024 * 1024;
+
+export class CompletenessCheckingActionCache implements ActionCache {
+  readonly #inner: ActionCache;
+  readonly #blobs: BlobStore;
+  readonly #incomplete: Counter;
+
+  constructor(inner: ActionCache, blobs: BlobStore, metrics: MetricsRegistry) {
+    this.#inner = inner;
+    this.#blobs = blobs;
+    this.#incomplete = metrics.counter(
+      "ledge_action_cache_incomplete_total",
+      "Action results not returned because a blob they name is absent.",
+    );
+  }
+
+  async get(key: ActionKey): Promise<Uint8Array | undefined> {
+    const result = await this.#inner.get(key);
+    if (result === undefined) return undefined;
+    if (await this.#isComplete(result, key.fn)) return result;
+    this.#incomplete.add();
+    return undefined;
+  }
+
+  put(key: ActionKey, result: Uint8Array, provenance: Provenance): Promise<void> {
+    return this.#inner.put(key, result, provenance);
+  }
+
+  delete(key: ActionKey): Promise<boolean> {
+    return this.#inner.delete(key);
+  }
+
+  async #isComplete(result: Uint8Array, fn: DigestFunction): Promise<boolean> {
+    try {
+      await assertComplete(this.#blobs, result, fn);
+      return true;
+    } catch (error) {
+      if (meansIncomplete(error)) return false;
+      throw error;
+    }
+  }
+}
+
+class Incomplete extends Error {}
+
+/** What may be wrong with a result or its blobs; everything else is a failure of the store itself. */
+function meansIncomplete(error: unknown): boolean {
+  if (error instanceof Incomplete || error instanceof ProtoError) return true;
+  if (!(error instanceof StatusError)) return false;
+  const codes: readonly number[] = [Code.NOT_FOUND, Code.INVALID_ARGUMENT, Code.DATA_LOSS, Code.RESOURCE_EXHAUSTED];
+  return codes.includes(error.code);
+}
+
+async function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFunction): Promise<void> {
+  const { files, trees, rootDirectories } = readResultReferences(result, fn);
+  // Files first: one look-up in memory decides most misses.
+  const check = new PresenceCheck(blobs, fn);
+  for (const digest of files) check.add(digest);
+  await check.flush();
+  const steps = [
+    ...trees.map((digest) => () => assertTree(blobs, digest)),
+    ...rootDirectories.map((digest) => () => assertRootDirectory(blobs, digest)),
+  ];
+  // One iterator for all workers: each step is taken once, and none after the first that fails.
+  const remaining = steps.values();
+  let failed = false;
+  const worker = async (): Promise<void> => {
+    for (const step of remaining) {
+      if (failed) return;
+      await step().catch((error: unknown) => {
+        failed = true;
+        throw error;
+      });
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(PARALLEL_TREES, steps.length) }, worker));
+}
+
+async function assertTree(blobs: BlobStore, digest: Digest): Promise<void> {
+  if (isEmptyDigest(digest)) return; // a Tree without fields: an empty directory
+  const check = new PresenceCheck(blobs, digest.fn);
+  const tree = new TreeDigests(digest.fn, (file) => check.add(file));
+  if (digest.sizeBytes <= WHOLE_TREE_BYTES) {
+    const bytes = await blobs.get(digest);
+    if (bytes === undefined) throw new Incomplete();
+    tree.push(bytes);
+  } else {
+    const reader = await blobs.openRead(digest);
+    try {
+      await pushAll(reader, tree, check);
+    } finally {
+      await reader.close();
+    }
+  }
+  tree.finish();
+  await check.flush();
+}
+
+async function pushAll(reader: BlobReader, tree: TreeDigests, check: PresenceCheck): Promise<void> {
+  for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) {
+    tree.push(chunk);
+    if (check.isFull) await check.flush();
+  }
+}
+
+async function assertRootDirectory(blobs: BlobStore, root: Digest): Promise<void> {
+  const check = new PresenceCheck(blobs, root.fn);
+  const onFile = (digest: Digest): void => check.add(digest);
+  for await (const { bytes } of walkTree(blobs, root, { maxDirectoryBytes: MAX_DIRECTORY_BYTES, onFile })) {
+    if (bytes === undefined) throw new Incomplete();
+    if (check.isFull) await check.flush();
+  }
+  await check.flush();
+}
+
+/** Collects digests and asks for them together; throws Incomplete when one is absent. */
+class PresenceCheck {
+  readonly #blobs: BlobStore;
+  readonly #batch = new DigestBatch();
+
+  constructor(blobs: BlobStore, fn: DigestFunction) {
+    this.#blobs = blobs;
+    this.#batch.clear(fn);
+  }
+
+  get isFull(): boolean {
+    return this.#batch.count >= BATCH_DIGESTS;
+  }
+
+  add(digest: Digest): void {
+    if (!isEmptyDigest(digest)) this.#batch.add(digest);
+  }
+
+  async flush(): Promise<void> {
+    if (this.#batch.count === 0) return;
+    const missing = await this.#blobs.findMissing(this.#batch);
+    if (missing.length > 0) throw new Incomplete();
+    this.#batch.clear(this.#batch.fn);
+  }
+}
