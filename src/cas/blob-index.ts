@@ -142,6 +142,9 @@ export class BlobIndex {
       if (this.#count < slots * FILL_LIMIT) return;
       this.#next = planGeneration(slots * GROWTH);
       this.#insertsSinceStep = 0;
+      // A single segment cannot be let go of piece by piece, and is small enough to be replaced at once.
+      if (this.#current.segmentCount === 1) for (const next = this.#next; this.#next !== undefined;) this.#step(next);
+      return;
     }
     if (this.#insertsSinceStep++ % INSERTS_PER_STEP === 0) this.#step(this.#next);
   }

@@ -1,11 +1,11 @@
 // Opaque values in memory: the twin of the local opaque store.
 
 import { systemClock, type Clock } from "../base/clock.ts";
-import { Code, StatusError } from "../base/status.ts";
 import type { BlobReader, ReadOptions } from "./blob-store.ts";
 import { MemoryEntries } from "./memory-entries.ts";
 import { MemoryReader } from "./memory-reader.ts";
 import type { OpaqueInfo, OpaqueStore } from "./opaque-store.ts";
+import { opaqueTooLarge } from "./opaque-error.ts";
 import { readBounds } from "./read-bounds.ts";
 
 interface OpaqueEntry extends OpaqueInfo {
@@ -54,11 +54,4 @@ export class MemoryOpaqueStore implements OpaqueStore {
   async delete(key: string): Promise<boolean> {
     return this.#entries.delete(key);
   }
-}
-
-export function opaqueTooLarge(key: string, receivedBytes: number, maxBytes: number): StatusError {
-  return new StatusError(
-    Code.RESOURCE_EXHAUSTED,
-    `Cannot store "${key}": received ${receivedBytes} bytes, at most ${maxBytes} are accepted`,
-  );
 }

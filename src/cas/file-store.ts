@@ -1,0 +1,204 @@
+// Large blobs as files: temporary names, durable commits, reading, and unlinking in the background.
+//
+//   tmp/<number>            being written; removed at start
+//   files/<fn>/<ab>/<hash>  whole, 0444, one inode each; <fn> is the digest function's number, <ab> the first two digits
+//
+// Invariant: a name below files/ appears by rename after its bytes are synced, and commit() resolves after its directory
+// is. Nobody else may write below these folders; names that are not hashes are left alone.
+
+import { mkdirSync, rmSync } from "node:fs";
+import { chmod, mkdir, open, rename, unlink, type FileHandle } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { syncDirectory } from "../base/atomic-file.ts";
+import { Limiter } from "../base/limiter.ts";
+import { Code, StatusError } from "../base/status.ts";
+import { DIGEST_FUNCTIONS, functionName, type DigestFunction } from "../digest/digest.ts";
+
+/**
+ * libuv runs file calls on UV_THREADPOOL_SIZE (16) threads, LMDB's commits as well: some must stay free for those, or
+ * syncs of slow files would hold every commit up.
+ */
+const MAX_FILE_CALLS = 12;
+
+export class FileStore {
+  readonly #temporaryDirectory: string;
+  readonly #filesDirectory: string;
+  readonly #limiter = new Limiter(MAX_FILE_CALLS);
+  readonly #directorySyncs = new Map<string, DirectorySync>();
+  /** Files on their way out: a commit of the same name waits, or the unlink would take the new file. */
+  readonly #unlinks = new Map<string, Promise<void>>();
+  #nextTemporary = 1;
+
+  private constructor(dataDirectory: string) {
+    this.#temporaryDirectory = join(dataDirectory, "tmp");
+    this.#filesDirectory = join(dataDirectory, "files");
+  }
+
+  /** Makes the folders and removes what a killed process was writing. */
+  static async open(dataDirectory: string): Promise<FileStore> {
+    const store = new FileStore(dataDirectory);
+    rmSync(store.#temporaryDirectory, { recursive: true, force: true });
+    mkdirSync(store.#temporaryDirectory, { mode: 0o700 });
+    for (const fn of DIGEST_FUNCTIONS) {
+      mkdirSync(join(store.#filesDirectory, folderOf(fn)), { recursive: true, mode: 0o755 });
+    }
+    await syncDirectory(store.#filesDirectory);
+    await syncDirectory(dataDirectory);
+    return store;
+  }
+
+  get filesDirectory(): string {
+    return this.#filesDirectory;
+  }
+
+  /** A name nobody uses, on the file system of the blobs. */
+  newTemporaryPath(): string {
+    return join(this.#temporaryDirectory, String(this.#nextTemporary++));
+  }
+
+  pathOf(fn: DigestFunction, hash: string): string {
+    return join(this.#directoryOf(fn, hash), hash);
+  }
+
+  /** Makes the temporary file the blob's file; durable once it resolves. */
+  async commit(temporaryPath: string, fn: DigestFunction, hash: string): Promise<void> {
+    const path = this.pathOf(fn, hash);
+    try {
+      await this.#limiter.run(() => syncFile(temporaryPath));
+      await this.#unlinks.get(path);
+      await this.#limiter.run(() => this.#rename(temporaryPath, path));
+      await this.#syncDirectory(dirname(path));
+    } catch (error) {
+      throw fileError(error, `Cannot store ${functionName(fn)} blob "${hash}"`);
+    }
+  }
+
+  /** Removes a temporary file that is not wanted any more; a file that is not there is fine. */
+  async discard(temporaryPath: string): Promise<void> {
+    await this.#limiter.run(() => unlink(temporaryPath)).catch(() => undefined);
+  }
+
+  /** Unlinks a blob's file once `after` has settled; never rejects. A commit of the same blob waits for it. */
+  unlinkAfter(after: Promise<unknown>, fn: DigestFunction, hash: string): Promise<void> {
+    const path = this.pathOf(fn, hash);
+    const done = after
+      .then(() => this.#limiter.run(() => unlink(path)))
+      // What stays behind is found by the sweep of orphaned files.
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#unlinks.get(path) === done) this.#unlinks.delete(path);
+      });
+    this.#unlinks.set(path, done);
+    return done;
+  }
+
+  /** Opens a blob's file; undefined when there is none. */
+  async openFile(fn: DigestFunction, hash: string): Promise<FileHandle | undefined> {
+    try {
+      return await this.#limiter.run(() => open(this.pathOf(fn, hash), "r"));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      throw fileError(error, `Cannot read ${functionName(fn)} blob "${hash}"`);
+    }
+  }
+
+  /** Runs a file call under the limit that all of them share. */
+  run<T>(call: () => Promise<T>): Promise<T> {
+    return this.#limiter.run(call);
+  }
+
+  /** Waits for the unlinks under way. */
+  async close(): Promise<void> {
+    await Promise.all(this.#unlinks.values());
+  }
+
+  /** The first file of a folder makes the folder, durably. */
+  async #rename(from: string, to: string): Promise<void> {
+    try {
+      await rename(from, to);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+      await mkdir(dirname(to), { recursive: true, mode: 0o755 });
+      await syncDirectory(dirname(dirname(to)));
+      await rename(from, to);
+    }
+  }
+
+  #directoryOf(fn: DigestFunction, hash: string): string {
+    return join(this.#filesDirectory, folderOf(fn), hash.slice(0, 2));
+  }
+
+  /** Files renamed into one folder while it syncs share the next sync. */
+  #syncDirectory(path: string): Promise<void> {
+    let sync = this.#directorySyncs.get(path);
+    if (sync === undefined) {
+      sync = new DirectorySync(() => this.#limiter.run(() => syncDirectory(path)));
+      this.#directorySyncs.set(path, sync);
+    }
+    return sync.request().finally(() => {
+      if (sync.isIdle && this.#directorySyncs.get(path) === sync) this.#directorySyncs.delete(path);
+    });
+  }
+}
+
+/** A sync that begins after the request covers it; one that runs already may not. */
+class DirectorySync {
+  readonly #sync: () => Promise<void>;
+  #running: Promise<void> | undefined;
+  #next: Promise<void> | undefined;
+
+  constructor(sync: () => Promise<void>) {
+    this.#sync = sync;
+  }
+
+  get isIdle(): boolean {
+    return this.#running === undefined && this.#next === undefined;
+  }
+
+  request(): Promise<void> {
+    if (this.#running === undefined) return this.#start();
+    this.#next ??= this.#running.then(
+      () => this.#startNext(),
+      () => this.#startNext(),
+    );
+    return this.#next;
+  }
+
+  #startNext(): Promise<void> {
+    this.#next = undefined;
+    return this.#start();
+  }
+
+  #start(): Promise<void> {
+    const running = this.#sync().finally(() => {
+      if (this.#running === running) this.#running = undefined;
+    });
+    this.#running = running;
+    return running;
+  }
+}
+
+async function syncFile(path: string): Promise<void> {
+  await chmod(path, 0o444);
+  const file = await open(path, "r");
+  try {
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
+function folderOf(fn: DigestFunction): string {
+  return functionName(fn).toLowerCase();
+}
+
+export function fileError(error: unknown, context: string): StatusError {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === "ENOSPC" || code === "EDQUOT") {
+    return new StatusError(Code.RESOURCE_EXHAUSTED, `${context}: the disk is full (${message})`, { cause: error });
+  }
+  if (code === "EMFILE" || code === "ENFILE") {
+    return new StatusError(Code.RESOURCE_EXHAUSTED, `${context}: too many open files (${message})`, { cause: error });
+  }
+  return new StatusError(Code.INTERNAL, `${context}: ${message}`, { cause: error });
+}

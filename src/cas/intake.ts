@@ -1,0 +1,93 @@
+// Receives bytes whose name may not be known yet: few are kept in memory, more go through an ingest thread to a file.
+//
+// Room is asked for as bytes arrive, so a client that declares much and sends little takes little.
+
+import type { IngestPool } from "../compute/ingest-pool.ts";
+import type { IngestStream } from "../compute/ingest-stream.ts";
+import { hashHex } from "../compute/hash.ts";
+import type { DigestFunction } from "../digest/digest.ts";
+import { INLINE_LIMIT_BYTES } from "./inline-limit.ts";
+
+export interface IntakeOptions {
+  readonly fn: DigestFunction;
+  /** What is going to arrive, when that is known: more than fits inline goes to a file from the start. */
+  readonly expectedBytes: number | undefined;
+  readonly ingest: IngestPool;
+  readonly newTemporaryPath: () => string;
+  /** Waits for room for so many more bytes; throws RESOURCE_EXHAUSTED. */
+  readonly reserve: (bytes: number) => Promise<void>;
+}
+
+/** Everything that was received: in memory, or in a temporary file that is now the caller's. */
+export type Received =
+  | { readonly hash: string; readonly sizeBytes: number; readonly data: Uint8Array }
+  | { readonly hash: string; readonly sizeBytes: number; readonly path: string; readonly checksums: Uint32Array };
+
+export class Intake {
+  readonly #options: IntakeOptions;
+  #buffer: Uint8Array | undefined;
+  #stream: IngestStream | undefined;
+  #path: string | undefined;
+  #sizeBytes = 0;
+
+  constructor(options: IntakeOptions) {
+    this.#options = options;
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  /** The temporary file, once there is one. */
+  get path(): string | undefined {
+    return this.#path;
+  }
+
+  /** Takes over `chunk`. */
+  async write(chunk: Uint8Array): Promise<void> {
+    if (chunk.length === 0) return;
+    await this.#options.reserve(chunk.length);
+    const total = this.#sizeBytes + chunk.length;
+    const expected = Math.max(total, this.#options.expectedBytes ?? 0);
+    if (this.#stream === undefined && expected < INLINE_LIMIT_BYTES) this.#keep(chunk, total);
+    else await this.#pass(chunk);
+    this.#sizeBytes = total;
+  }
+
+  async finish(): Promise<Received> {
+    if (this.#stream === undefined) {
+      const data = (this.#buffer ?? new Uint8Array(0)).subarray(0, this.#sizeBytes);
+      return { hash: hashHex(this.#options.fn, data), sizeBytes: data.length, data };
+    }
+    const { hash, sizeBytes, checksums } = await this.#stream.finish();
+    return { hash, sizeBytes, path: this.#path ?? "", checksums };
+  }
+
+  /** Drops what was received; the caller removes the file at `path`. */
+  async abort(): Promise<void> {
+    this.#buffer = undefined;
+    await this.#stream?.abort();
+  }
+
+  #keep(chunk: Uint8Array, total: number): void {
+    // Exactly what is expected, or doubling when that is unknown.
+    const capacity = this.#options.expectedBytes ?? Math.min(INLINE_LIMIT_BYTES, Math.max(total, this.#sizeBytes * 2));
+    if (this.#buffer === undefined || this.#buffer.length < total) {
+      const larger = new Uint8Array(Math.max(total, capacity));
+      if (this.#buffer !== undefined) larger.set(this.#buffer);
+      this.#buffer = larger;
+    }
+    this.#buffer.set(chunk, this.#sizeBytes);
+  }
+
+  async #pass(chunk: Uint8Array): Promise<void> {
+    if (this.#stream === undefined) {
+      this.#path = this.#options.newTemporaryPath();
+      this.#stream = this.#options.ingest.openStream(this.#options.fn, this.#path);
+      const kept = this.#buffer?.subarray(0, this.#sizeBytes);
+      this.#buffer = undefined;
+      if (kept !== undefined && kept.length > 0) await this.#stream.write(kept);
+    }
+    await this.#stream.write(chunk);
+  }
+}

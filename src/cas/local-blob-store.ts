@@ -1,0 +1,359 @@
+// Blobs on this machine's disk: small ones as values, large ones as files, all of them in one index in memory.
+//
+// The walk of a write: verify → bytes durable → record durable → index → answer. The walk of FindMissingBlobs ends here,
+// in one loop over typed arrays.
+
+import { chown, lstat, readFile, rename, stat } from "node:fs/promises";
+import {
+  digestMismatch,
+  formatDigest,
+  isEmptyDigest,
+  EMPTY_HASH,
+  type Digest,
+  type DigestFunction,
+} from "../digest/digest.ts";
+import { hexToWords, WORDS_PER_HASH, type DigestBatch } from "../digest/digest-batch.ts";
+import { emptyDigest } from "../digest/digest.ts";
+import { Code, StatusError } from "../base/status.ts";
+import { HASH_IN_PLACE_BYTES } from "../compute/ingest-pool.ts";
+import { hashHex } from "../compute/hash.ts";
+import type { IngestResult } from "../compute/ingest-protocol.ts";
+import type { BlobReader, BlobStore, BlobUpload, Pin, ReadOptions } from "./blob-store.ts";
+import { IndexFlag } from "./blob-index.ts";
+import type { EntryName } from "./entry-table.ts";
+import { FileReader } from "./file-reader.ts";
+import { INLINE_LIMIT_BYTES } from "./inline-limit.ts";
+import { Intake, type Received } from "./intake.ts";
+import { LocalUpload } from "./local-upload.ts";
+import { MemoryReader } from "./memory-reader.ts";
+import { MissingSet } from "./missing-set.ts";
+import { blobNotFound, readBounds } from "./read-bounds.ts";
+import { lockName, type StoreCore } from "./store-core.ts";
+import { UploadTable } from "./upload-table.ts";
+
+const EMPTY = new Uint8Array(0);
+
+export class LocalBlobStore implements BlobStore {
+  readonly #core: StoreCore;
+  readonly #uploads: UploadTable;
+  readonly #missing = new MissingSet();
+  readonly #words = new Uint32Array(WORDS_PER_HASH);
+
+  constructor(core: StoreCore) {
+    this.#core = core;
+    this.#uploads = new UploadTable(core.clock);
+  }
+
+  get openUploads(): number {
+    return this.#uploads.count;
+  }
+
+  findMissing(batch: DigestBatch): Uint32Array {
+    const { table } = this.#core;
+    const { index } = table;
+    const { words, sizesBytes, count, fn } = batch;
+    const tick = table.accessClock.now();
+    const missing = this.#missing;
+    missing.begin(count);
+    for (let position = 0; position < count; position++) {
+      const offset = position * WORDS_PER_HASH;
+      const sizeBytes = sizesBytes[position] as number;
+      const slot = table.find(fn, words, offset);
+      if (slot >= 0 && index.at.sizeAt(slot) === sizeBytes) table.touch(slot, tick);
+      else if (sizeBytes !== 0) missing.add(words, sizesBytes, position);
+    }
+    return missing.end();
+  }
+
+  has(digest: Digest): boolean {
+    return isEmptyDigest(digest) || this.#findSlot(digest) >= 0;
+  }
+
+  findSize(fn: DigestFunction, hash: string): number | undefined {
+    if (hash === EMPTY_HASH[fn]) return 0;
+    hexToWords(hash, this.#words, 0);
+    const slot = this.#core.table.find(fn, this.#words, 0);
+    if (slot < 0) return undefined;
+    this.#core.table.touch(slot, this.#core.table.accessClock.now());
+    return this.#core.table.index.at.sizeAt(slot);
+  }
+
+  get(digest: Digest): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    if (isEmptyDigest(digest)) return new Uint8Array(0);
+    const slot = this.#findSlot(digest);
+    if (slot < 0) return undefined;
+    if ((this.#core.table.index.at.flagsAt(slot) & IndexFlag.FILE) !== 0) return this.#readWholeFile(digest);
+    return this.#readInline(digest, slot);
+  }
+
+  async openRead(digest: Digest, options: ReadOptions = {}): Promise<BlobReader> {
+    const bounds = () => readBounds(formatDigest(digest), digest.sizeBytes, options);
+    if (isEmptyDigest(digest)) return new MemoryReader(EMPTY, bounds(), options.signal);
+    const slot = this.#findSlot(digest);
+    if (slot < 0) throw blobNotFound(digest);
+    if ((this.#core.table.index.at.flagsAt(slot) & IndexFlag.FILE) === 0) {
+      const data = this.#readInline(digest, slot);
+      if (data === undefined) throw blobNotFound(digest);
+      return new MemoryReader(data, bounds(), options.signal);
+    }
+    return this.#openFile(digest, options);
+  }
+
+  async put(digest: Digest, data: Uint8Array): Promise<void> {
+    if (data.length >= INLINE_LIMIT_BYTES) return this.#putLarge(digest, data);
+    const hash =
+      data.length <= HASH_IN_PLACE_BYTES ? hashHex(digest.fn, data) : await this.#core.ingest.hash(digest.fn, data);
+    if (hash !== digest.hash || data.length !== digest.sizeBytes) throw digestMismatch(digest, hash, data.length);
+    if (this.has(digest)) return;
+    await this.#core.reserve(data.length);
+    await this.#storeInline(digest, data);
+  }
+
+  async openUpload(digest: Digest): Promise<BlobUpload> {
+    const { intake, release } = this.openIntake(digest.fn, digest.sizeBytes);
+    const upload: LocalUpload = new LocalUpload({
+      digest,
+      intake,
+      nowMs: () => this.#core.clock.monotonicMs(),
+      store: (received) => this.storeReceived(digest, received),
+      release: () => {
+        this.#uploads.delete(upload);
+        return release();
+      },
+    });
+    this.#uploads.add(upload);
+    return upload;
+  }
+
+  /** Begins to receive bytes; `release` gives back their room and their file, and must be called. */
+  openIntake(fn: DigestFunction, expectedBytes?: number): { intake: Intake; release: () => Promise<void> } {
+    const core = this.#core;
+    let reservedBytes = 0;
+    const intake = new Intake({
+      fn,
+      expectedBytes,
+      ingest: core.ingest,
+      newTemporaryPath: () => core.files.newTemporaryPath(),
+      reserve: async (bytes) => {
+        await core.reserveForUpload(bytes);
+        reservedBytes += bytes;
+      },
+    });
+    const release = async () => {
+      core.giveBackUpload(reservedBytes);
+      reservedBytes = 0;
+      await intake.abort();
+      if (intake.path !== undefined) await core.files.discard(intake.path);
+    };
+    return { intake, release };
+  }
+
+  /** Stores bytes that are known to be the digest's; a temporary file is moved, or left for its owner to discard. */
+  async storeReceived(digest: Digest, received: Received): Promise<void> {
+    if (isEmptyDigest(digest)) return;
+    if ("data" in received) return this.#storeInline(digest, received.data);
+    return this.#storeFile(digest, received.path, received.checksums);
+  }
+
+  async ingestFile(path: string, fn: DigestFunction): Promise<Digest> {
+    const { files } = this.#core;
+    const source = await files
+      .run(() => lstat(path))
+      .catch((error: unknown): never => {
+        throw new StatusError(Code.NOT_FOUND, `Cannot store file "${path}": ${messageOf(error)}`, { cause: error });
+      });
+    if (!source.isFile())
+      throw new StatusError(Code.INVALID_ARGUMENT, `Cannot store "${path}": it is not a regular file`);
+    if (source.size === 0) return emptyDigest(fn);
+    await this.#core.reserve(source.size);
+    const temporaryPath = files.newTemporaryPath();
+    try {
+      const { hash, sizeBytes, checksums } = await this.#takeFile({ path, temporaryPath, fn, links: source.nlink });
+      const digest = { fn, hash, sizeBytes };
+      if (this.has(digest)) return digest;
+      if (sizeBytes >= INLINE_LIMIT_BYTES) await this.#storeFile(digest, temporaryPath, checksums);
+      else await this.#storeInline(digest, await files.run(() => readFile(temporaryPath)));
+      return digest;
+    } finally {
+      await files.discard(temporaryPath);
+    }
+  }
+
+  pin(digests: Iterable<Digest>): Pin {
+    return this.#core.pins.pin(digests);
+  }
+
+  filePath(digest: Digest): string | undefined {
+    if (isEmptyDigest(digest)) return undefined;
+    const slot = this.#findSlot(digest);
+    if (slot < 0 || (this.#core.table.index.at.flagsAt(slot) & IndexFlag.FILE) === 0) return undefined;
+    return this.#core.files.pathOf(digest.fn, digest.hash);
+  }
+
+  close(): Promise<void> {
+    return this.#uploads.close();
+  }
+
+  /** The touched slot of the blob, with its segment in `index.at`, or -1. */
+  #findSlot(digest: Digest): number {
+    const { table } = this.#core;
+    hexToWords(digest.hash, this.#words, 0);
+    const slot = table.find(digest.fn, this.#words, 0);
+    if (slot < 0 || table.index.at.sizeAt(slot) !== digest.sizeBytes) return -1;
+    table.touch(slot, table.accessClock.now());
+    return slot;
+  }
+
+  #readInline(digest: Digest, slot: number): Uint8Array | undefined {
+    const data = this.#core.table.readInline(slot);
+    if (data === undefined) this.#core.dropDamaged(nameOf(digest), "its bytes are not those that were stored");
+    return data;
+  }
+
+  async #readWholeFile(digest: Digest): Promise<Uint8Array | undefined> {
+    let reader: BlobReader;
+    try {
+      reader = await this.#openFile(digest, {});
+    } catch (error) {
+      if (error instanceof StatusError && error.code === Code.NOT_FOUND) return undefined;
+      throw error;
+    }
+    try {
+      const data = new Uint8Array(digest.sizeBytes);
+      let offset = 0;
+      for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) {
+        data.set(chunk, offset);
+        offset += chunk.length;
+      }
+      return data;
+    } finally {
+      await reader.close();
+    }
+  }
+
+  async #openFile(digest: Digest, options: ReadOptions): Promise<BlobReader> {
+    const { files, table } = this.#core;
+    const name = nameOf(digest);
+    const bounds = readBounds(formatDigest(digest), digest.sizeBytes, options);
+    const checksums = table.readChecksums(name);
+    const file = await files.openFile(digest.fn, digest.hash);
+    if (file === undefined || checksums === undefined) {
+      await file?.close();
+      // Evicted meanwhile is no damage.
+      if (this.#isPresent(digest)) {
+        this.#core.dropDamaged(name, file === undefined ? "its file is gone" : "its checksums are damaged");
+      }
+      throw blobNotFound(digest);
+    }
+    return new FileReader({
+      file,
+      run: (call) => files.run(call),
+      name: formatDigest(digest),
+      sizeBytes: digest.sizeBytes,
+      bounds,
+      checksums,
+      signal: options.signal,
+      onDamage: (reason) => this.#core.dropDamaged(name, reason),
+      onClose: () => undefined,
+    });
+  }
+
+  #isPresent(digest: Digest): boolean {
+    hexToWords(digest.hash, this.#words, 0);
+    return this.#core.table.index.find(digest.fn, this.#words, 0) >= 0;
+  }
+
+  async #putLarge(digest: Digest, data: Uint8Array): Promise<void> {
+    // The caller keeps its buffer, and slabs are filled by copying: the same walk as a streamed upload.
+    if (data.length !== digest.sizeBytes) {
+      throw digestMismatch(digest, await this.#core.ingest.hash(digest.fn, data), data.length);
+    }
+    if (this.has(digest)) {
+      const hash = await this.#core.ingest.hash(digest.fn, data);
+      if (hash !== digest.hash) throw digestMismatch(digest, hash, data.length);
+      return;
+    }
+    const upload = await this.openUpload(digest);
+    try {
+      for (let offset = 0; offset < data.length; offset += PUT_STEP_BYTES) {
+        await upload.write(new Uint8Array(data.subarray(offset, offset + PUT_STEP_BYTES)));
+      }
+      await upload.finish();
+    } finally {
+      await upload.abort();
+    }
+  }
+
+  #storeInline(digest: Digest, data: Uint8Array): Promise<void> {
+    const name = nameOf(digest);
+    return this.#core.locks.run(lockName(name), async () => {
+      if (!this.has(digest)) await this.#core.table.putInline(name, data);
+    });
+  }
+
+  #storeFile(digest: Digest, temporaryPath: string, checksums: Uint32Array): Promise<void> {
+    const name = nameOf(digest);
+    return this.#core.locks.run(lockName(name), async () => {
+      if (this.has(digest)) return;
+      await this.#core.files.commit(temporaryPath, digest.fn, digest.hash);
+      await this.#core.table.putFile(name, digest.sizeBytes, checksums);
+    });
+  }
+
+  /**
+   * Brings a file of ours to `temporaryPath` and hashes it there. It is moved when nobody else has it (one name, same
+   * file system) and copied otherwise: another name or an open descriptor could change the bytes after they were hashed.
+   */
+  async #takeFile(options: {
+    readonly path: string;
+    readonly temporaryPath: string;
+    readonly fn: DigestFunction;
+    readonly links: number;
+  }): Promise<IngestResult> {
+    const { ingest } = this.#core;
+    if (options.links === 1 && (await this.#moveIfOurs(options.path, options.temporaryPath))) {
+      return ingest.hashFile(options.fn, options.temporaryPath);
+    }
+    return ingest.hashFile(options.fn, options.path, options.temporaryPath);
+  }
+
+  /** False, with the file where it was, when it cannot be moved, has another name, or cannot be made ours. */
+  async #moveIfOurs(path: string, temporaryPath: string): Promise<boolean> {
+    const { files } = this.#core;
+    const moved = await files
+      .run(() => rename(path, temporaryPath))
+      .then(
+        () => true,
+        () => false, // another file system, or not our directory: it will be copied
+      );
+    if (!moved) return false;
+    const { nlink, uid } = await files.run(() => stat(temporaryPath));
+    if (nlink === 1 && (await this.#own(temporaryPath, uid))) return true;
+    await files.run(() => rename(temporaryPath, path));
+    return false;
+  }
+
+  /** The owner of a file may make it writable again: a build user must not own what the store keeps. */
+  async #own(path: string, uid: number): Promise<boolean> {
+    const [ourUid, ourGid] = [process.geteuid?.() ?? 0, process.getegid?.() ?? 0];
+    if (uid === ourUid) return true;
+    return this.#core.files
+      .run(() => chown(path, ourUid, ourGid))
+      .then(
+        () => true,
+        () => false,
+      );
+  }
+}
+
+const PUT_STEP_BYTES = 1024 * 1024;
+
+function nameOf(digest: Digest): EntryName {
+  const words = new Uint32Array(WORDS_PER_HASH);
+  hexToWords(digest.hash, words, 0);
+  return { kind: digest.fn, words, offset: 0 };
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

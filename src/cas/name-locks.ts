@@ -1,0 +1,21 @@
+// One writer at a time for each name; others of the same name wait in order.
+
+export class NameLocks {
+  readonly #tails = new Map<string, Promise<unknown>>();
+
+  isHeld(name: string): boolean {
+    return this.#tails.has(name);
+  }
+
+  async run<T>(name: string, task: () => Promise<T>): Promise<T> {
+    const before = this.#tails.get(name);
+    // A failure of the one before is its own caller's business.
+    const result = before === undefined ? task() : before.then(task, task);
+    this.#tails.set(name, result);
+    try {
+      return await result;
+    } finally {
+      if (this.#tails.get(name) === result) this.#tails.delete(name);
+    }
+  }
+}

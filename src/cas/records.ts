@@ -1,0 +1,156 @@
+// The records of the index in the key-value store: their keys, their bytes, and the room they take on disk.
+//
+//   'm' kind hash(32)   entry     u8 version 1, u8 flags, u32 access, u48 size, u48 place, u32 CRC-32 of those 18 bytes
+//   'd' place(6, BE)    bytes     u32 CRC-32 of what follows, then the bytes of a small blob or value
+//   'c' kind hash(32)   checksums u32 CRC-32 per MiB of a file, then u32 CRC-32 of those
+//   'a' number(6, BE)   accesses  of many entries, see access-log.ts
+//   'n'                 u48: places below it may be in use
+//
+// Numbers are little-endian unless they are part of a key. Entries are small and keyed by hash, so that a start scans
+// only them; bytes are keyed by an ascending number, so that a commit appends pages instead of touching random ones.
+// See docs/formats/data-directory.md.
+
+import { crc32 } from "node:zlib";
+import { WORDS_PER_HASH } from "../digest/digest-batch.ts";
+
+const ENTRY_VERSION = 1;
+const ENTRY_BYTES = 22;
+const ENTRY_CHECKED_BYTES = 18;
+
+export const ENTRY_TABLE = table("m");
+export const ACCESS_TABLE = table("a");
+export const NEXT_PLACE_KEY = Uint8Array.from([0x6e]);
+
+export interface EntryRecord {
+  readonly flags: number;
+  readonly access: number;
+  readonly sizeBytes: number;
+  readonly place: number;
+}
+
+export function entryKey(kind: number, words: Uint32Array, offset: number): Uint8Array {
+  return hashKey(0x6d, kind, words, offset);
+}
+
+export function checksumsKey(kind: number, words: Uint32Array, offset: number): Uint8Array {
+  return hashKey(0x63, kind, words, offset);
+}
+
+export function dataKey(place: number): Uint8Array {
+  const key = Buffer.allocUnsafe(7);
+  key[0] = 0x64;
+  key.writeUIntBE(place, 1, 6);
+  return key;
+}
+
+export function accessKey(number: number): Uint8Array {
+  const key = Buffer.allocUnsafe(7);
+  key[0] = 0x61;
+  key.writeUIntBE(number, 1, 6);
+  return key;
+}
+
+/** Kind of an entry key; its hash goes to the 8 words of `words`. */
+export function decodeEntryKey(key: Uint8Array, words: Uint32Array): number | undefined {
+  if (key.length !== 34) return undefined;
+  const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
+  for (let word = 0; word < WORDS_PER_HASH; word++) words[word] = view.getUint32(2 + word * 4);
+  return key[1];
+}
+
+export function encodeEntry(record: EntryRecord): Uint8Array {
+  const value = Buffer.allocUnsafe(ENTRY_BYTES);
+  value[0] = ENTRY_VERSION;
+  value[1] = record.flags;
+  value.writeUInt32LE(record.access, 2);
+  value.writeUIntLE(record.sizeBytes, 6, 6);
+  value.writeUIntLE(record.place, 12, 6);
+  value.writeUInt32LE(crc32(value.subarray(0, ENTRY_CHECKED_BYTES)), ENTRY_CHECKED_BYTES);
+  return value;
+}
+
+/** Undefined when the record is damaged. */
+export function decodeEntry(bytes: Uint8Array): EntryRecord | undefined {
+  const value = asBuffer(bytes);
+  if (value.length !== ENTRY_BYTES || value[0] !== ENTRY_VERSION) return undefined;
+  if (value.readUInt32LE(ENTRY_CHECKED_BYTES) !== crc32(value.subarray(0, ENTRY_CHECKED_BYTES))) return undefined;
+  return {
+    flags: value.readUInt8(1),
+    access: value.readUInt32LE(2),
+    sizeBytes: value.readUIntLE(6, 6),
+    place: value.readUIntLE(12, 6),
+  };
+}
+
+/** A copy of `data` behind its checksum. */
+export function encodeData(data: Uint8Array): Uint8Array {
+  const value = Buffer.allocUnsafe(4 + data.length);
+  value.writeUInt32LE(crc32(data), 0);
+  value.set(data, 4);
+  return value;
+}
+
+/** The bytes, as a view of `value`; undefined when they are damaged. */
+export function decodeData(value: Uint8Array, sizeBytes: number): Uint8Array | undefined {
+  if (value.length !== sizeBytes + 4) return undefined;
+  const data = value.subarray(4);
+  return asBuffer(value).readUInt32LE(0) === crc32(data) ? data : undefined;
+}
+
+export function encodeChecksums(checksums: Uint32Array): Uint8Array {
+  const value = Buffer.allocUnsafe(checksums.length * 4 + 4);
+  for (const [index, checksum] of checksums.entries()) value.writeUInt32LE(checksum, index * 4);
+  value.writeUInt32LE(crc32(value.subarray(0, checksums.length * 4)), checksums.length * 4);
+  return value;
+}
+
+export function decodeChecksums(bytes: Uint8Array): Uint32Array | undefined {
+  const value = asBuffer(bytes);
+  const end = value.length - 4;
+  if (end < 0 || end % 4 !== 0 || value.readUInt32LE(end) !== crc32(value.subarray(0, end))) return undefined;
+  return Uint32Array.from({ length: end / 4 }, (_, index) => value.readUInt32LE(index * 4));
+}
+
+export function encodeNumber(number: number): Uint8Array {
+  const value = Buffer.alloc(6);
+  value.writeUIntLE(number, 0, 6);
+  return value;
+}
+
+export function decodeNumber(value: Uint8Array): number {
+  return asBuffer(value).readUIntLE(0, 6);
+}
+
+const PAGE_BYTES = 4096;
+/** Entry key, record and LMDB's node, at pages two thirds full. */
+const ENTRY_DISK_BYTES = 110;
+/** LMDB puts larger values on pages of their own. */
+const LARGEST_SHARED_VALUE_BYTES = 2020;
+
+/** What an entry takes on disk, in whole pages where it has pages of its own. */
+export function diskBytes(sizeBytes: number, isFile: boolean): number {
+  if (isFile) return ENTRY_DISK_BYTES * 2 + roundUp(sizeBytes) + Math.ceil(sizeBytes / 2 ** 18);
+  if (sizeBytes > LARGEST_SHARED_VALUE_BYTES) return ENTRY_DISK_BYTES + roundUp(sizeBytes + 20);
+  return ENTRY_DISK_BYTES + sizeBytes + 24;
+}
+
+function roundUp(bytes: number): number {
+  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+}
+
+function hashKey(first: number, kind: number, words: Uint32Array, offset: number): Uint8Array {
+  const key = Buffer.allocUnsafe(34);
+  key[0] = first;
+  key[1] = kind;
+  for (let word = 0; word < WORDS_PER_HASH; word++) key.writeUInt32BE(words[offset + word] as number, 2 + word * 4);
+  return key;
+}
+
+function table(letter: string): { readonly from: Uint8Array; readonly to: Uint8Array } {
+  const code = letter.charCodeAt(0);
+  return { from: Uint8Array.from([code]), to: Uint8Array.from([code + 1]) };
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -1,0 +1,135 @@
+// Opens everything that stores: one call for the composition root, one object to close.
+
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { Clock } from "../base/clock.ts";
+import { IngestPool } from "../compute/ingest-pool.ts";
+import { LmdbStore } from "../kv/lmdb-store.ts";
+import type { Logger } from "../telemetry/log.ts";
+import type { MetricsRegistry } from "../telemetry/metrics.ts";
+import type { BlobStore } from "./blob-store.ts";
+import { checkDataVersion } from "./data-version.ts";
+import { FileStore } from "./file-store.ts";
+import { LocalBlobStore } from "./local-blob-store.ts";
+import { LocalOpaqueStore } from "./local-opaque-store.ts";
+import { LocalValueStore } from "./local-value-store.ts";
+import { MemoryBlobStore } from "./memory-blob-store.ts";
+import { MemoryOpaqueStore } from "./memory-opaque-store.ts";
+import { MemoryValueStore } from "./memory-value-store.ts";
+import type { OpaqueStore } from "./opaque-store.ts";
+import { SpaceGuard } from "./space-guard.ts";
+import { StoreCore } from "./store-core.ts";
+import type { ValueStore } from "./value-store.ts";
+
+export interface StorageOptions {
+  /** Absolute; `:memory:` keeps everything in memory, without native code. */
+  readonly dataDir: string;
+  readonly maxSizeBytes: number;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: MetricsRegistry;
+  /** Ingest threads; the number of cores when left out. */
+  readonly threads?: number;
+}
+
+export interface StorageStats {
+  readonly usedBytes: number;
+  readonly maxSizeBytes: number;
+  readonly entryCount: number;
+  readonly openUploads: number;
+  /** False while the index is still being read; everything is answered right meanwhile. */
+  readonly isLoaded: boolean;
+  readonly indexMemoryBytes: number;
+}
+
+export interface Storage {
+  readonly blobs: BlobStore;
+  readonly opaque: OpaqueStore;
+  /** What `StoredActionCache` of action-cache/ keeps its records in. */
+  readonly values: ValueStore;
+  stats(): StorageStats;
+  /** Resolves when the index is in memory; nothing has to wait for it. */
+  readonly loaded: Promise<void>;
+  /** Ends uploads, writes what is pending, releases everything. Idempotent. */
+  close(): Promise<void>;
+}
+
+export const MEMORY_DATA_DIR = ":memory:";
+
+export async function openStorage(options: StorageOptions): Promise<Storage> {
+  return options.dataDir === MEMORY_DATA_DIR ? openMemoryStorage(options) : openLocalStorage(options);
+}
+
+function openMemoryStorage(options: StorageOptions): Storage {
+  // A third each: the twins do not share a limit, and no kind can starve another.
+  const maxBytes = Math.floor(options.maxSizeBytes / 3);
+  const blobs = new MemoryBlobStore({ maxBytes });
+  const opaque = new MemoryOpaqueStore({ maxBytes, clock: options.clock });
+  const values = new MemoryValueStore({ maxBytes });
+  const stats = (): StorageStats => ({
+    usedBytes: blobs.bytes + opaque.bytes + values.bytes,
+    maxSizeBytes: options.maxSizeBytes,
+    entryCount: blobs.count + opaque.count + values.count,
+    openUploads: 0,
+    isLoaded: true,
+    indexMemoryBytes: 0,
+  });
+  registerGauges(options.metrics, stats);
+  return { blobs, opaque, values, stats, loaded: Promise.resolve(), close: async () => undefined };
+}
+
+async function openLocalStorage(options: StorageOptions): Promise<Storage> {
+  const { dataDir, clock, logger, metrics } = options;
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  await checkDataVersion(dataDir);
+  const files = await FileStore.open(dataDir);
+  const store = LmdbStore.open({ path: join(dataDir, "index.mdb"), metrics });
+  const ingest = new IngestPool(options.threads === undefined ? {} : { threads: options.threads });
+  const guard = new SpaceGuard({ directory: dataDir, clock });
+  const core = new StoreCore({
+    store,
+    files,
+    ingest,
+    guard,
+    maxSizeBytes: options.maxSizeBytes,
+    clock,
+    logger,
+    metrics,
+  });
+  const blobs = new LocalBlobStore(core);
+  const values = new LocalValueStore(core);
+  const opaque = new LocalOpaqueStore({ blobs, values, clock });
+  const loaded = core.table.load().catch((error: unknown) => {
+    logger.error("cannot read the index", { reason: String(error) });
+  });
+  const stats = (): StorageStats => ({
+    usedBytes: core.usedBytes,
+    maxSizeBytes: options.maxSizeBytes,
+    entryCount: core.table.index.count,
+    openUploads: blobs.openUploads,
+    isLoaded: core.table.isLoaded,
+    indexMemoryBytes: core.table.index.bytes,
+  });
+  registerGauges(metrics, stats);
+  let closing: Promise<void> | undefined;
+  const close = async () => {
+    core.table.stop();
+    await loaded;
+    await blobs.close();
+    await files.close();
+    await store.close();
+    await ingest.close();
+  };
+  return { blobs, opaque, values, stats, loaded, close: () => (closing ??= close()) };
+}
+
+function registerGauges(metrics: MetricsRegistry, stats: () => StorageStats): void {
+  metrics.gauge(
+    "ledge_store_used_bytes",
+    "Bytes on disk taken by blobs, action results and values",
+    () => stats().usedBytes,
+  );
+  metrics.gauge("ledge_store_limit_bytes", "The size limit (--max-size)", () => stats().maxSizeBytes);
+  metrics.gauge("ledge_store_entries", "Blobs, action results and values", () => stats().entryCount);
+  metrics.gauge("ledge_open_uploads", "Streamed uploads under way", () => stats().openUploads);
+}

@@ -1,0 +1,154 @@
+// What the local stores share: entries, files, ingest threads, room, locks. Blobs and values differ only in their names.
+//
+// Invariant: bytes are durable and whole before their entry exists; an entry is gone before its bytes are.
+
+import type { Clock } from "../base/clock.ts";
+import { formatBytes } from "../base/units.ts";
+import type { IngestPool } from "../compute/ingest-pool.ts";
+import { wordsToHex } from "../digest/digest-batch.ts";
+import type { DigestFunction } from "../digest/digest.ts";
+import type { KeyValueStore } from "../kv/key-value-store.ts";
+import type { Logger } from "../telemetry/log.ts";
+import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
+import { EntryTable, type EntryName } from "./entry-table.ts";
+import { Evictor, type Victim } from "./evictor.ts";
+import type { FileStore } from "./file-store.ts";
+import { NameLocks } from "./name-locks.ts";
+import { Pins } from "./pins.ts";
+import { noRoom, type SpaceGuard } from "./space-guard.ts";
+
+export interface StoreCoreOptions {
+  readonly store: KeyValueStore;
+  readonly files: FileStore;
+  readonly ingest: IngestPool;
+  readonly guard: SpaceGuard;
+  readonly maxSizeBytes: number;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: MetricsRegistry;
+}
+
+export class StoreCore {
+  readonly table: EntryTable;
+  readonly files: FileStore;
+  readonly ingest: IngestPool;
+  readonly pins = new Pins();
+  readonly locks = new NameLocks();
+  readonly clock: Clock;
+  readonly maxSizeBytes: number;
+  readonly #guard: SpaceGuard;
+  readonly #evictor: Evictor;
+  readonly #logger: Logger;
+  readonly #damaged: Counter;
+  /** Bytes received by uploads and not yet entries. */
+  #uploadingBytes = 0;
+
+  constructor(options: StoreCoreOptions) {
+    this.table = new EntryTable(options);
+    this.files = options.files;
+    this.ingest = options.ingest;
+    this.clock = options.clock;
+    this.maxSizeBytes = options.maxSizeBytes;
+    this.#guard = options.guard;
+    this.#logger = options.logger;
+    this.#damaged = options.metrics.counter(
+      "ledge_damaged_entries_total",
+      "Entries dropped because their bytes were damaged",
+    );
+    this.#evictor = new Evictor({
+      index: this.table.index,
+      maxBytes: options.maxSizeBytes,
+      usedBytes: () => this.usedBytes,
+      mayEvict: (victim) => this.#mayEvict(victim),
+      evict: (victims, cutoff) => this.#evict(victims, cutoff),
+      metrics: options.metrics,
+    });
+  }
+
+  get usedBytes(): number {
+    return this.table.diskBytes + this.#uploadingBytes;
+  }
+
+  get uploadingBytes(): number {
+    return this.#uploadingBytes;
+  }
+
+  /** Returns when `bytes` more fit; throws RESOURCE_EXHAUSTED when they do not even after eviction. */
+  async reserve(bytes: number): Promise<void> {
+    this.#assertDiskHasRoom();
+    if (this.usedBytes + bytes > this.maxSizeBytes && !(await this.#evictor.makeRoom(bytes))) {
+      throw noRoom(
+        `${formatBytes(bytes)} more do not fit beside ${formatBytes(this.usedBytes)} that are in use, ` +
+          `of ${formatBytes(this.maxSizeBytes)} (--max-size)`,
+      );
+    }
+    this.#evictor.poke();
+  }
+
+  /** As reserve(), and counts the bytes as taken until they are given back. */
+  async reserveForUpload(bytes: number): Promise<void> {
+    await this.reserve(bytes);
+    this.#uploadingBytes += bytes;
+  }
+
+  giveBackUpload(bytes: number): void {
+    this.#uploadingBytes -= bytes;
+  }
+
+  /** Drops an entry whose bytes turned out damaged or gone; it is absent from now on. */
+  dropDamaged(name: EntryName, reason: string): void {
+    this.#damaged.add();
+    const hash = wordsToHex(name.words, name.offset);
+    this.#logger.error("dropping a damaged entry", { kind: name.kind, hash, reason });
+    // The lock keeps a writer of the same name from storing it while it is taken away.
+    this.locks
+      .run(lockName(name), () => this.removeEntries([victimOf(this.table, name)]))
+      .catch((error: unknown) => this.#logger.error("cannot drop a damaged entry", { hash, reason: String(error) }));
+  }
+
+  /** Removes entries and frees their room; resolves when their records are gone from the disk. */
+  async removeEntries(victims: readonly Victim[]): Promise<void> {
+    const removed = this.table.remove(victims.map((victim) => ({ kind: victim.kind, words: victim.words, offset: 0 })));
+    for (const victim of victims) {
+      if (!victim.isFile) continue;
+      void this.files.unlinkAfter(removed, victim.kind as DigestFunction, wordsToHex(victim.words, 0)); // never rejects
+    }
+    await removed;
+  }
+
+  #assertDiskHasRoom(): void {
+    const missingBytes = this.#guard.missingBytes();
+    if (missingBytes === 0) return;
+    void this.#evictor.giveBack(missingBytes); // never rejects; writers come back later
+    this.#guard.assertRoom();
+  }
+
+  #mayEvict(victim: Victim): boolean {
+    if (!this.table.isLoaded) return false;
+    const hash = wordsToHex(victim.words, 0);
+    if (this.locks.isHeld(`${victim.kind}:${hash}`)) return false;
+    return !this.pins.isPinned(`${victim.kind}:${hash}:${victim.sizeBytes}`);
+  }
+
+  async #evict(victims: readonly Victim[], cutoff: number): Promise<readonly Victim[]> {
+    const { index } = this.table;
+    const chosen = victims.filter((victim) => {
+      const slot = index.find(victim.kind, victim.words, 0);
+      return slot >= 0 && (index.at.access[slot] as number) <= cutoff && this.#mayEvict(victim);
+    });
+    if (chosen.length > 0) await this.removeEntries(chosen);
+    return chosen;
+  }
+}
+
+export function lockName(name: EntryName): string {
+  return `${name.kind}:${wordsToHex(name.words, name.offset)}`;
+}
+
+function victimOf(table: EntryTable, name: EntryName): Victim {
+  const words = name.words.slice(name.offset, name.offset + 8);
+  const slot = table.find(name.kind, words, 0);
+  if (slot < 0) return { kind: name.kind, words, sizeBytes: 0, isFile: false };
+  const { at } = table.index;
+  return { kind: name.kind, words, sizeBytes: at.sizeAt(slot), isFile: (at.flagsAt(slot) & 1) !== 0 };
+}

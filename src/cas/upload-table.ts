@@ -1,0 +1,56 @@
+// The uploads that are open, so that abandoned ones end.
+
+import type { Clock } from "../base/clock.ts";
+import type { LocalUpload } from "./local-upload.ts";
+
+/** A client that lost its connection comes back within seconds; one silent for this long is gone. */
+const IDLE_LIMIT_MS = 15 * 60_000;
+const LOOK_EVERY_MS = 60_000;
+/** Each costs a few hundred bytes and what it received inline; beyond it the upload silent for longest ends. */
+const MAX_OPEN_UPLOADS = 100_000;
+
+export class UploadTable {
+  readonly #clock: Clock;
+  readonly #uploads = new Set<LocalUpload>();
+  #cancelTimer: (() => void) | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get count(): number {
+    return this.#uploads.size;
+  }
+
+  add(upload: LocalUpload): void {
+    if (this.#uploads.size >= MAX_OPEN_UPLOADS) this.#endOldest();
+    this.#uploads.add(upload);
+    this.#cancelTimer ??= this.#clock.schedule(LOOK_EVERY_MS, () => this.#expire());
+  }
+
+  delete(upload: LocalUpload): void {
+    this.#uploads.delete(upload);
+  }
+
+  async close(): Promise<void> {
+    this.#cancelTimer?.();
+    await Promise.all([...this.#uploads].map((upload) => upload.abort()));
+  }
+
+  #expire(): void {
+    this.#cancelTimer = undefined;
+    const oldestMs = this.#clock.monotonicMs() - IDLE_LIMIT_MS;
+    for (const upload of this.#uploads) {
+      if (upload.isIdle && upload.lastActivityMs <= oldestMs) void upload.abort(); // its files are discarded in the background
+    }
+    if (this.#uploads.size > 0) this.#cancelTimer = this.#clock.schedule(LOOK_EVERY_MS, () => this.#expire());
+  }
+
+  #endOldest(): void {
+    let oldest: LocalUpload | undefined;
+    for (const upload of this.#uploads) {
+      if (upload.isIdle && (oldest === undefined || upload.lastActivityMs < oldest.lastActivityMs)) oldest = upload;
+    }
+    if (oldest !== undefined) void oldest.abort();
+  }
+}
