@@ -2,7 +2,7 @@
 
 import { formatBytes } from "../base/units.ts";
 import { formatAddress, type ListenAddress } from "../grpc/server.ts";
-import type { ExecutionStatus } from "./compose.ts";
+import type { ExecutionStatus } from "./compose-execution.ts";
 import type { ServerConfig } from "./config.ts";
 
 export interface BannerFacts {

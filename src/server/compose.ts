@@ -3,14 +3,15 @@
 // What is closed is closed in the reverse order of construction. When to start and stop is lifecycle.ts.
 
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { MemoryActionCache } from "../action-cache/memory-action-cache.ts";
+import { CompletenessCheckingActionCache } from "../action-cache/completeness-checking-action-cache.ts";
+import { StoredActionCache } from "../action-cache/stored-action-cache.ts";
 import { systemClock } from "../base/clock.ts";
 import { AnnouncingBlobStore } from "../cas/announcing-blob-store.ts";
-import type { BlobStore } from "../cas/blob-store.ts";
-import { MemoryBlobStore } from "../cas/memory-blob-store.ts";
+import { openStorage } from "../cas/storage.ts";
 import type { ServerTransport } from "../grpc/server.ts";
 import type { Service } from "../grpc/service.ts";
 import { createServerTransport } from "../grpc/transport.ts";
+import { createActionCacheService } from "../services/action-cache.ts";
 import { createByteStreamService } from "../services/byte-stream.ts";
 import { createCapabilitiesService } from "../services/capabilities.ts";
 import { createContentAddressableStorageService } from "../services/content-addressable-storage.ts";
@@ -19,12 +20,8 @@ import { PartialUploads } from "../services/partial-uploads.ts";
 import { createReflectionServices } from "../services/reflection.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { MetricsRegistry } from "../telemetry/metrics.ts";
+import { composeExecution, type ExecutionStatus } from "./compose-execution.ts";
 import type { ServerConfig } from "./config.ts";
-
-/** Whether actions run here, and if not, why; the words go to the operator and to clients that call Execute. */
-export type ExecutionStatus =
-  | { readonly enabled: true; readonly slots: number; readonly isolation: string }
-  | { readonly enabled: false; readonly reason: string };
 
 export interface ComposedServer {
   readonly transport: ServerTransport;
@@ -41,14 +38,18 @@ export async function composeServer(config: ServerConfig, logger: Logger): Promi
   await using cleanup = new AsyncDisposableStack();
   const metrics = new MetricsRegistry();
   const clock = systemClock;
-  const storage = openStorage(config);
+  const { dataDir, maxSizeBytes } = config;
+  const storage = await openStorage({ dataDir, maxSizeBytes, clock, logger, metrics });
+  cleanup.defer(() => storage.close());
   const blobs = new AnnouncingBlobStore(storage.blobs);
-  const execution: ExecutionStatus = { enabled: false, reason: "execution is not wired yet" };
+  const actionCache = new CompletenessCheckingActionCache(new StoredActionCache(storage.values), blobs, metrics);
+  const { status: execution } = await composeExecution({ config, blobs, actionCache, clock, logger, metrics }, cleanup);
   const partialUploads = new PartialUploads({ clock });
 
   const services: Service[] = [
     createCapabilitiesService({ executes: execution.enabled, maxBlobSizeBytes: 0 }),
     createContentAddressableStorageService({ blobs }),
+    createActionCacheService({ actionCache, blobs, clock, metrics }),
     createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes: 0 }),
   ];
   const health = new HealthState(services.map(({ name }) => name));
@@ -65,10 +66,6 @@ export async function composeServer(config: ServerConfig, logger: Logger): Promi
   });
   const opened = cleanup.move();
   return { transport, health, execution, close: () => opened.disposeAsync() };
-}
-
-function openStorage(config: ServerConfig): { blobs: BlobStore; actionCache: MemoryActionCache } {
-  return { blobs: new MemoryBlobStore({ maxBytes: config.maxSizeBytes }), actionCache: new MemoryActionCache() };
 }
 
 function notFound(_request: IncomingMessage, response: ServerResponse): void {

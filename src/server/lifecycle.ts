@@ -10,7 +10,8 @@ import { unlink } from "node:fs/promises";
 import { writeFileAtomic } from "../base/atomic-file.ts";
 import { formatAddress, type ListenAddress } from "../grpc/server.ts";
 import type { Logger } from "../telemetry/log.ts";
-import { composeServer, type ComposedServer, type ExecutionStatus } from "./compose.ts";
+import { composeServer, type ComposedServer } from "./compose.ts";
+import type { ExecutionStatus } from "./compose-execution.ts";
 import type { ServerConfig } from "./config.ts";
 import { lockDataDir } from "./data-dir-lock.ts";
 

@@ -1,0 +1,166 @@
+// The half of the composition root that runs actions: runner process, build directories, executor.
+//
+// Whether this server executes is decided here, by trying a real sandbox: `auto` goes on as a cache when none works,
+// `require` refuses to start, `none` runs actions without isolation and says so loudly.
+
+import { availableParallelism, hostname, totalmem } from "node:os";
+import { join } from "node:path";
+import type { ActionCache } from "../action-cache/action-cache.ts";
+import type { Clock } from "../base/clock.ts";
+import type { BlobStore } from "../cas/blob-store.ts";
+import { digestOf } from "../compute/hash.ts";
+import { startRunner, type StartedRunner } from "../runner/runner-client.ts";
+import type { Logger } from "../telemetry/log.ts";
+import type { MetricsRegistry } from "../telemetry/metrics.ts";
+import { ActionExecutor } from "../worker/action-executor.ts";
+import { BuildDirectories } from "../worker/build-directories.ts";
+import { DirectoryCache } from "../worker/directory-cache.ts";
+import type { Executor } from "../worker/executor.ts";
+import { FileCache } from "../worker/file-cache.ts";
+import { FileThreads } from "../worker/file-threads.ts";
+import { canonicalIsa, type PlatformOffer } from "../worker/platform-properties.ts";
+import type { ServerConfig } from "./config.ts";
+
+/** Whether actions run here, and if not, why; the words go to the operator and to clients that call Execute. */
+export type ExecutionStatus =
+  | { readonly enabled: true; readonly slots: number; readonly isolation: string }
+  | { readonly enabled: false; readonly reason: string };
+
+export interface ExecutionParts {
+  readonly config: ServerConfig;
+  readonly blobs: BlobStore;
+  readonly actionCache: ActionCache;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: MetricsRegistry;
+}
+
+export interface ComposedExecution {
+  readonly executor: Executor;
+  readonly status: ExecutionStatus;
+}
+
+/** Copies of blobs that input roots link to; a tenth of the store, since they come on top of it. */
+const FILE_CACHE_SHARE = 0.1;
+const FILE_CACHE_MAX_FILES = 200_000;
+/** Outputs of one action. A tree of more files or more bytes is a runaway command, not a build step. */
+const MAX_OUTPUT_ENTRIES = 1_000_000;
+const MAX_OUTPUT_BYTES = 64 * 1024 ** 3;
+/** Processes of one action at a time; compilers of a big link step use a few hundred. */
+const MAX_PIDS = 8192;
+
+/** What it opens is closed by `cleanup`. */
+export async function composeExecution(
+  parts: ExecutionParts,
+  cleanup: AsyncDisposableStack,
+): Promise<ComposedExecution> {
+  const { config, logger } = parts;
+  if (config.slots === 0) return cacheOnly("this server was started with --slots 0");
+  if (config.dataDir === ":memory:")
+    return cacheOnly("with --data-dir :memory: there is no place for build directories");
+  const buildRootPath = join(config.dataDir, "exec");
+  const started = await startRunner({
+    sandbox: config.sandbox === "none" ? "none" : "bwrap",
+    bwrapPath: config.bwrapPath,
+    buildRootPath,
+    slots: config.slots,
+    logger,
+  });
+  if (!started.available) return withoutSandbox(config, logger, started);
+  cleanup.defer(() => started.runner.close());
+  for (const warning of started.warnings) logger.warn("sandbox", { warning });
+  if (config.sandbox === "none") {
+    logger.warn("--sandbox=none: actions run without isolation and can read and change what this user can");
+  }
+  const executor = await openExecutor({ ...parts, buildRootPath, started }, cleanup);
+  return { executor, status: { enabled: true, slots: config.slots, isolation: isolationText(started) } };
+}
+
+type AvailableRunner = Extract<StartedRunner, { available: true }>;
+
+async function openExecutor(
+  parts: ExecutionParts & { readonly buildRootPath: string; readonly started: AvailableRunner },
+  cleanup: AsyncDisposableStack,
+): Promise<Executor> {
+  const { config, blobs: store, actionCache, clock, logger, metrics, buildRootPath, started } = parts;
+  const { runner } = started;
+  const threads = new FileThreads();
+  cleanup.defer(() => threads.close());
+  const ownerOf = (slot: number) => runner.ownerOf(slot);
+  const buildDirectories = await BuildDirectories.open({ path: buildRootPath, slots: config.slots, ownerOf, threads });
+  const fileCache =
+    ownerOf(0) === undefined
+      ? undefined
+      : new FileCache({
+          directory: buildDirectories.fileCachePath,
+          store,
+          threads,
+          maxBytes: Math.floor(config.maxSizeBytes * FILE_CACHE_SHARE),
+          maxFiles: FILE_CACHE_MAX_FILES,
+        });
+  const workerName = hostname();
+  return new ActionExecutor({
+    slots: config.slots,
+    workerName,
+    store,
+    actionCache,
+    runner,
+    threads,
+    buildDirectories,
+    inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache },
+    digestOf,
+    platform: platformOffer(workerName),
+    rootModeOf: () => "host",
+    mounts: [],
+    defaultTimeoutMs: config.defaultActionTimeoutMs,
+    maxTimeoutMs: config.maxActionTimeoutMs,
+    limits: { maxLogBytes: config.maxLogBytes, maxPids: MAX_PIDS },
+    maxOutputEntries: MAX_OUTPUT_ENTRIES,
+    maxOutputBytes: MAX_OUTPUT_BYTES,
+    clock,
+    logger,
+    metrics,
+  });
+}
+
+function platformOffer(workerName: string): PlatformOffer {
+  return {
+    osFamily: "linux",
+    isa: [canonicalIsa(process.arch === "x64" ? "x86_64" : process.arch === "arm64" ? "aarch64" : process.arch)],
+    cores: availableParallelism(),
+    memoryBytes: totalmem(),
+    workerName,
+    properties: new Map(),
+    ignored: new Set(),
+    images: new Map(),
+    allowNetwork: false,
+  };
+}
+
+function withoutSandbox(
+  config: ServerConfig,
+  logger: Logger,
+  { reason, remedy }: { readonly reason: string; readonly remedy: string },
+): ComposedExecution {
+  if (config.sandbox === "require") {
+    throw new Error(`--sandbox=require, but no sandbox works here: ${reason}. To mend it: ${remedy}`);
+  }
+  logger.warn("no sandbox works here; this server is a cache only", { reason, remedy });
+  return cacheOnly(`${reason}. To mend it: ${remedy}`);
+}
+
+function isolationText({ condition }: AvailableRunner): string {
+  const { availability } = condition;
+  if (!availability.available || availability.profile === undefined) return "WITHOUT any isolation (--sandbox=none)";
+  return `each in a bubblewrap sandbox (bwrap ${availability.profile.bwrapVersion})`;
+}
+
+function cacheOnly(reason: string): ComposedExecution {
+  const refuse = async (): Promise<never> => {
+    throw new Error(`this server does not execute actions: ${reason}`);
+  };
+  return {
+    executor: { slots: 0, unavailableReason: reason, prepare: refuse, execute: refuse },
+    status: { enabled: false, reason },
+  };
+}
