@@ -6,7 +6,7 @@
 // Invariant: a directory is used by one action and never again, so nothing of one action is seen by the next. What a
 // killed server left is removed at start. {exec} lies on the file system of the CAS, so that files can be linked.
 
-import { existsSync, mkdirSync, chownSync, readdirSync, renameSync } from "node:fs";
+import { existsSync, mkdirSync, chownSync, renameSync } from "node:fs";
 import type { FileThreads } from "./file-threads.ts";
 import { removeTrees, type Owner } from "./file-operations.ts";
 
@@ -19,6 +19,11 @@ export interface BuildDirectory {
 
 /** Removals under way per slot before an action waits for one: its own leftovers must not fill the disk. */
 const MAX_PENDING_REMOVALS = 8;
+
+/** The runner has others beside these. */
+const OWN_NAMES = ["slots", "files", "trash"];
+/** Left by a start that was killed while it swept. */
+const SWEPT_NAME = "swept";
 
 export class BuildDirectories {
   readonly #path: string;
@@ -43,7 +48,7 @@ export class BuildDirectories {
     const { path, slots, ownerOf, threads } = options;
     mkdirSync(path, { recursive: true, mode: 0o755 });
     sweep(path);
-    for (const name of ["slots", "files", "trash"]) mkdirSync(`${path}/${name}`, { recursive: true, mode: 0o755 });
+    for (const name of OWN_NAMES) mkdirSync(`${path}/${name}`, { recursive: true, mode: 0o755 });
     for (let slot = 0; slot < slots; slot++) makeSlotDirectory(`${path}/slots/${slot}`, ownerOf(slot));
     const directories = new BuildDirectories(path, threads, slots);
     directories.#remove(`${path}/trash/old`);
@@ -84,16 +89,16 @@ export class BuildDirectories {
   }
 }
 
-/** Moves everything of an earlier server into a new trash: renaming is quick however much there is. */
+/** Moves what is ours of an earlier server into a new trash: renaming is quick however much there is. */
 function sweep(path: string): void {
-  const leftovers = readdirSync(path);
+  const leftovers = OWN_NAMES.filter((name) => existsSync(`${path}/${name}`));
   if (leftovers.length === 0) return;
-  const old = `${path}/old-${process.pid}`;
-  removeTrees([old]);
-  mkdirSync(old, 0o700);
-  for (const name of leftovers) if (`${path}/${name}` !== old) renameSync(`${path}/${name}`, `${old}/${name}`);
+  const swept = `${path}/${SWEPT_NAME}`;
+  removeTrees([swept]);
+  mkdirSync(swept, 0o700);
+  for (const name of leftovers) renameSync(`${path}/${name}`, `${swept}/${name}`);
   mkdirSync(`${path}/trash`, 0o755);
-  renameSync(old, `${path}/trash/old`);
+  renameSync(swept, `${path}/trash/old`);
 }
 
 /** Only the slot's own user gets in, so that no action could reach another's files even outside its sandbox. */
