@@ -13,10 +13,13 @@ import type { Service } from "../grpc/service.ts";
 import { createServerTransport } from "../grpc/transport.ts";
 import { createActionCacheService } from "../services/action-cache.ts";
 import { createByteStreamService } from "../services/byte-stream.ts";
+import { Scheduler } from "../scheduler/scheduler.ts";
 import { createCapabilitiesService } from "../services/capabilities.ts";
 import { createContentAddressableStorageService } from "../services/content-addressable-storage.ts";
 import { createHealthService, HealthState } from "../services/health.ts";
 import { PartialUploads } from "../services/partial-uploads.ts";
+import { createExecutionService } from "../services/execution.ts";
+import { createOperationsService } from "../services/operations.ts";
 import { createReflectionServices } from "../services/reflection.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { MetricsRegistry } from "../telemetry/metrics.ts";
@@ -27,6 +30,8 @@ export interface ComposedServer {
   readonly transport: ServerTransport;
   readonly health: HealthState;
   readonly execution: ExecutionStatus;
+  /** Drained together with the transport, before anything is closed. */
+  readonly scheduler: Scheduler;
   /** Closes what was opened, stores last. The transport is closed before. */
   close(): Promise<void>;
 }
@@ -43,13 +48,20 @@ export async function composeServer(config: ServerConfig, logger: Logger): Promi
   cleanup.defer(() => storage.close());
   const blobs = new AnnouncingBlobStore(storage.blobs);
   const actionCache = new CompletenessCheckingActionCache(new StoredActionCache(storage.values), blobs, metrics);
-  const { status: execution } = await composeExecution({ config, blobs, actionCache, clock, logger, metrics }, cleanup);
+  const { executor, status: execution } = await composeExecution(
+    { config, blobs, actionCache, clock, logger, metrics },
+    cleanup,
+  );
+  const { maxQueueDepth, orphanGraceMs } = config;
+  const scheduler = new Scheduler({ executor, actionCache, clock, logger, metrics, maxQueueDepth, orphanGraceMs });
   const partialUploads = new PartialUploads({ clock });
 
   const services: Service[] = [
     createCapabilitiesService({ executes: execution.enabled, maxBlobSizeBytes: 0 }),
     createContentAddressableStorageService({ blobs }),
     createActionCacheService({ actionCache, blobs, clock, metrics }),
+    createExecutionService({ scheduler, blobs, clock }),
+    createOperationsService({ scheduler, blobs, clock }),
     createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes: 0 }),
   ];
   const health = new HealthState(services.map(({ name }) => name));
@@ -65,7 +77,7 @@ export async function composeServer(config: ServerConfig, logger: Logger): Promi
     ...(config.tls === undefined ? {} : { tls: config.tls }),
   });
   const opened = cleanup.move();
-  return { transport, health, execution, close: () => opened.disposeAsync() };
+  return { transport, health, execution, scheduler, close: () => opened.disposeAsync() };
 }
 
 function notFound(_request: IncomingMessage, response: ServerResponse): void {

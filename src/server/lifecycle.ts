@@ -59,7 +59,8 @@ async function drain(server: ComposedServer, config: ServerConfig, logger: Logge
     logger.warn("drain timeout: closes what is under way", { activeCalls: server.transport.activeCalls });
     timeout.abort();
   }, config.drainTimeoutMs);
-  await server.transport.close({ signal: timeout.signal });
+  const { signal } = timeout;
+  await Promise.all([server.transport.close({ signal }), server.scheduler.drain({ signal })]);
   clearTimeout(timer);
 }
 
