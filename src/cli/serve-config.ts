@@ -2,7 +2,7 @@
 //
 // Reads the environment and asks the file system; creates nothing but the data directory, whose place it has to try.
 
-import { accessSync, constants, mkdirSync, statfsSync } from "node:fs";
+import { accessSync, constants, lstatSync, mkdirSync, statfsSync } from "node:fs";
 import { homedir, tmpdir, totalmem } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { formatBytes } from "../base/units.ts";
@@ -70,10 +70,11 @@ function chooseListen(values: Values, environment: Environment): ListenAddress[]
  */
 function chooseDataDir(environment: Environment, notes: string[]): string {
   const refused: string[] = [];
-  for (const candidate of dataDirCandidates(environment)) {
+  for (const candidate of dataDirCandidates(environment, refused)) {
     try {
       mkdirSync(candidate, { recursive: true, mode: 0o700 });
       accessSync(candidate, constants.W_OK | constants.X_OK);
+      assertOurs(candidate);
       if (refused.length > 0) notes.push(`the data directory is ${candidate}: ${refused.join("; ")}`);
       return candidate;
     } catch (error) {
@@ -83,7 +84,7 @@ function chooseDataDir(environment: Environment, notes: string[]): string {
   throw new UsageError(`No place for the data directory (${refused.join("; ")}); name one with --data-dir DIR`);
 }
 
-function dataDirCandidates(environment: Environment): string[] {
+function dataDirCandidates(environment: Environment, refused: string[]): string[] {
   const candidates: string[] = [];
   const xdg = environment["XDG_CACHE_HOME"];
   if (xdg !== undefined && isAbsolute(xdg)) candidates.push(join(xdg, "ledge"));
@@ -91,9 +92,18 @@ function dataDirCandidates(environment: Environment): string[] {
     candidates.push(join(homedir(), ".cache", "ledge"));
   } catch {
     // homedir() throws for a uid without an entry in the password file; there are other places.
+    refused.push("HOME is not set and this user has no home directory");
   }
   candidates.push(join(tmpdir(), `ledge-${process.getuid?.() ?? 0}`));
   return candidates;
+}
+
+/** In a TMPDIR that everybody shares, somebody else may have made "our" folder first. */
+function assertOurs(path: string): void {
+  const stat = lstatSync(path);
+  if (stat.isDirectory() && stat.uid === process.getuid?.()) return;
+  if (!path.startsWith(join(tmpdir(), "ledge-"))) return;
+  throw new Error(`${path} belongs to uid ${stat.uid}`);
 }
 
 function resolveMaxSize(limit: SizeLimit, dataDir: string): number {
