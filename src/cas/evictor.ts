@@ -23,11 +23,17 @@ export interface Victim {
   readonly isFile: boolean;
 }
 
+/** Where room is wanted: LMDB's pages cannot become files, so files are made room for by files only. */
+export type Pool = "inline" | "file" | "any";
+
 export interface EvictorOptions {
   readonly index: BlobIndex;
-  readonly maxBytes: number;
-  /** Bytes taken now, counting only what eviction can give back. */
-  readonly usedBytes: () => number;
+  /** How many bytes too many there would be in `pool` with `bytes` more; 0 or less when they fit. */
+  readonly excessBytes: (pool: Pool, bytes: number) => number;
+  /** Bytes above the low mark when those of all entries are above the high mark, else 0. */
+  readonly surplusBytes: () => number;
+  /** Entries asked for after this access time stay, though uploads have to be refused. */
+  readonly newestVictim: () => number;
   /** False for entries that must stay whatever their age. */
   readonly mayEvict: (victim: Victim) => boolean;
   /**
@@ -38,17 +44,11 @@ export interface EvictorOptions {
   readonly metrics: MetricsRegistry;
 }
 
-/** Eviction begins here, before writers have to wait for it, and goes on to the low mark, so that it runs seldom. */
-const HIGH_MARK = 0.98;
-const LOW_MARK = 0.93;
-
 export class Evictor {
   readonly #options: EvictorOptions;
   readonly #evictedEntries: Counter;
   readonly #evictedBytes: Counter;
   #running: Promise<void> | undefined;
-  /** Bytes that somebody wants beyond the low mark. */
-  #wantedBytes = 0;
 
   constructor(options: EvictorOptions) {
     this.#options = options;
@@ -56,66 +56,54 @@ export class Evictor {
     this.#evictedBytes = options.metrics.counter("ledge_evicted_bytes_total", "Bytes on disk given back by eviction");
   }
 
-  get isAboveHighMark(): boolean {
-    return this.#options.usedBytes() > this.#options.maxBytes * HIGH_MARK;
-  }
-
-  /** Starts evicting when it is time to; never waits. */
+  /** Starts evicting down to the low mark when it is time to, before writers have to wait for it. */
   poke(): void {
-    if (this.isAboveHighMark) void this.#run(); // never rejects
-  }
-
-  /** Resolves to true once `bytes` more fit below the limit, to false when nothing more can be evicted. */
-  async makeRoom(bytes: number): Promise<boolean> {
-    const { maxBytes, usedBytes } = this.#options;
-    if (bytes > maxBytes) return false;
-    if (usedBytes() + bytes <= maxBytes) return true;
-    this.#wantedBytes = Math.max(this.#wantedBytes, bytes);
-    await this.#run();
-    if (usedBytes() + bytes <= maxBytes) return true;
-    // The run may have begun before this was asked for.
-    this.#wantedBytes = Math.max(this.#wantedBytes, bytes);
-    await this.#run();
-    return usedBytes() + bytes <= maxBytes;
-  }
-
-  /** Evicts until `bytes` are given back; for a file system that others fill. */
-  async giveBack(bytes: number): Promise<void> {
-    await this.#evictDownTo(this.#options.usedBytes() - bytes);
-  }
-
-  #run(): Promise<void> {
-    this.#running ??= this.#evictDownTo(this.#target()).finally(() => {
-      this.#running = undefined;
-      this.#wantedBytes = 0;
-    });
-    return this.#running;
-  }
-
-  #target(): number {
-    const { maxBytes } = this.#options;
-    return Math.max(0, Math.min(maxBytes * LOW_MARK, maxBytes - this.#wantedBytes));
-  }
-
-  async #evictDownTo(targetBytes: number): Promise<void> {
-    // A few rounds: coarse buckets, pinned entries and what is written meanwhile make one round miss its aim.
-    for (let round = 0; round < 4; round++) {
-      const excess = this.#options.usedBytes() - targetBytes;
-      if (excess <= 0) return;
-      const cutoff = await this.#findCutoff(excess);
-      const freed = await this.#evictBefore(cutoff, excess).catch(() => 0); // the disk's failure is its writers' to report
-      if (freed === 0) return;
+    if (this.#running === undefined && this.#options.surplusBytes() > 0) {
+      void this.#runAlone(() => this.#evict("any", this.#options.surplusBytes())); // never rejects
     }
   }
 
+  /** Resolves to true once `bytes` more fit into `pool`, to false when too little may be evicted for them. */
+  async makeRoom(pool: Pool, bytes: number): Promise<boolean> {
+    const excess = () => this.#options.excessBytes(pool, bytes);
+    // A few rounds: pinned entries and what others write meanwhile make one round miss its aim.
+    for (let round = 0; round < 4 && excess() > 0; round++) {
+      await this.#runAlone(async () => {
+        if (excess() > 0) await this.#evict(pool, excess() + this.#options.surplusBytes());
+      });
+    }
+    return excess() <= 0;
+  }
+
+  /** Evicts files of so many bytes; for a file system that others fill. */
+  async giveBackFiles(bytes: number): Promise<void> {
+    if (this.#running === undefined) await this.#runAlone(() => this.#evict("file", bytes));
+  }
+
+  /** One walk at a time: two would choose the same victims. */
+  async #runAlone(task: () => Promise<void>): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+    // A failure is the disk's, and what waits for room reports it.
+    const run = task().catch(() => undefined);
+    this.#running = run;
+    await run;
+    this.#running = undefined;
+  }
+
+  async #evict(pool: Pool, excess: number): Promise<void> {
+    const newest = this.#options.newestVictim();
+    const cutoff = Math.min(newest, await this.#findCutoff(pool, excess));
+    await this.#evictBefore(pool, cutoff, excess);
+  }
+
   /** The access time before (and at) which `excess` bytes were last used. */
-  async #findCutoff(excess: number): Promise<number> {
-    let [from, to] = await this.#accessRange();
+  async #findCutoff(pool: Pool, excess: number): Promise<number> {
+    let [from, to] = await this.#accessRange(pool);
     // Each pass divides the bucket that holds the cutoff, until a bucket is a single tick.
     let below = 0;
     while (to > from) {
       const width = Math.ceil((to - from + 1) / BUCKETS);
-      const bytes = await this.#histogram(from, width);
+      const bytes = await this.#histogram(pool, from, width);
       let bucket = 0;
       while (bucket < BUCKETS - 1 && below + (bytes[bucket] as number) < excess) below += bytes[bucket++] as number;
       [from, to] = [from + bucket * width, Math.min(to, from + (bucket + 1) * width - 1)];
@@ -123,9 +111,9 @@ export class Evictor {
     return from;
   }
 
-  async #accessRange(): Promise<[number, number]> {
+  async #accessRange(pool: Pool): Promise<[number, number]> {
     let [oldest, newest] = [Number.POSITIVE_INFINITY, 0];
-    await this.#walk((segment, slot) => {
+    await this.#walk(pool, (segment, slot) => {
       const access = segment.access[slot] as number;
       if (access < oldest) oldest = access;
       if (access > newest) newest = access;
@@ -133,9 +121,9 @@ export class Evictor {
     return [oldest, newest];
   }
 
-  async #histogram(from: number, width: number): Promise<Float64Array> {
+  async #histogram(pool: Pool, from: number, width: number): Promise<Float64Array> {
     const bytes = new Float64Array(BUCKETS);
-    await this.#walk((segment, slot) => {
+    await this.#walk(pool, (segment, slot) => {
       const bucket = Math.floor(((segment.access[slot] as number) - from) / width);
       if (bucket < 0 || bucket >= BUCKETS) return;
       bytes[bucket] = (bytes[bucket] as number) + diskBytes(segment.sizeAt(slot), isFile(segment, slot));
@@ -143,7 +131,7 @@ export class Evictor {
     return bytes;
   }
 
-  async #evictBefore(cutoff: number, excess: number): Promise<number> {
+  async #evictBefore(pool: Pool, cutoff: number, excess: number): Promise<void> {
     let freed = 0;
     // What is older than the cutoff goes first; of the cutoff's own tick only as much as is needed.
     for (const isChosen of [(access: number) => access < cutoff, (access: number) => access === cutoff]) {
@@ -152,25 +140,24 @@ export class Evictor {
       const { index } = this.#options;
       for (let step = 0; step < index.walkLength && planned < excess; step++) {
         index.visit(step, (segment, slot) => {
-          if (planned >= excess || !isChosen(segment.access[slot] as number)) return;
+          if (planned >= excess || !isChosen(segment.access[slot] as number) || !isIn(pool, segment, slot)) return;
           const victim = victimAt(segment, slot);
           if (!this.#options.mayEvict(victim)) return;
           victims.push(victim);
           planned += diskBytes(victim.sizeBytes, victim.isFile);
         });
         while (victims.length >= VICTIMS_PER_COMMIT) {
-          freed += await this.#evict(victims.slice(0, VICTIMS_PER_COMMIT), cutoff);
+          freed += await this.#take(victims.slice(0, VICTIMS_PER_COMMIT), cutoff);
           victims = victims.slice(VICTIMS_PER_COMMIT);
         }
         await breathe();
       }
-      if (victims.length > 0) freed += await this.#evict(victims, cutoff);
-      if (freed >= excess) break;
+      if (victims.length > 0) freed += await this.#take(victims, cutoff);
+      if (freed >= excess) return;
     }
-    return freed;
   }
 
-  async #evict(chosen: readonly Victim[], cutoff: number): Promise<number> {
+  async #take(chosen: readonly Victim[], cutoff: number): Promise<number> {
     const gone = await this.#options.evict(chosen, cutoff);
     let bytes = 0;
     for (const victim of gone) bytes += diskBytes(victim.sizeBytes, victim.isFile);
@@ -179,11 +166,13 @@ export class Evictor {
     return bytes;
   }
 
-  async #walk(visitor: (segment: IndexSegment, slot: number) => void): Promise<void> {
+  async #walk(pool: Pool, visitor: (segment: IndexSegment, slot: number) => void): Promise<void> {
     const { index } = this.#options;
     let sliceEndMs = performance.now() + SLICE_MS;
     for (let step = 0; step < index.walkLength; step++) {
-      index.visit(step, visitor);
+      index.visit(step, (segment, slot) => {
+        if (isIn(pool, segment, slot)) visitor(segment, slot);
+      });
       if (performance.now() < sliceEndMs) continue;
       await breathe();
       sliceEndMs = performance.now() + SLICE_MS;
@@ -199,6 +188,10 @@ function victimAt(segment: IndexSegment, slot: number): Victim {
 
 function isFile(segment: IndexSegment, slot: number): boolean {
   return (segment.flagsAt(slot) & IndexFlag.FILE) !== 0;
+}
+
+function isIn(pool: Pool, segment: IndexSegment, slot: number): boolean {
+  return pool === "any" || (pool === "file") === isFile(segment, slot);
 }
 
 function breathe(): Promise<void> {

@@ -105,17 +105,20 @@ export class LocalBlobStore implements BlobStore {
       data.length <= HASH_IN_PLACE_BYTES ? hashHex(digest.fn, data) : await this.#core.ingest.hash(digest.fn, data);
     if (hash !== digest.hash || data.length !== digest.sizeBytes) throw digestMismatch(digest, hash, data.length);
     if (this.has(digest)) return;
-    await this.#core.reserve(data.length);
+    await this.#core.reserve("inline", data.length);
     await this.#storeInline(digest, data);
   }
 
   async openUpload(digest: Digest): Promise<BlobUpload> {
-    const { intake, release } = this.openIntake(digest.fn, digest.sizeBytes);
+    const { intake, giveBackRoom, release } = this.openIntake(digest.fn, digest.sizeBytes);
     const upload: LocalUpload = new LocalUpload({
       digest,
       intake,
       nowMs: () => this.#core.clock.monotonicMs(),
-      store: (received) => this.storeReceived(digest, received),
+      store: (received) => {
+        giveBackRoom(); // from here on the entry counts
+        return this.storeReceived(digest, received);
+      },
       release: () => {
         this.#uploads.delete(upload);
         return release();
@@ -126,7 +129,7 @@ export class LocalBlobStore implements BlobStore {
   }
 
   /** Begins to receive bytes; `release` gives back their room and their file, and must be called. */
-  openIntake(fn: DigestFunction, expectedBytes?: number): { intake: Intake; release: () => Promise<void> } {
+  openIntake(fn: DigestFunction, expectedBytes?: number): OpenIntake {
     const core = this.#core;
     let reservedBytes = 0;
     const intake = new Intake({
@@ -139,13 +142,16 @@ export class LocalBlobStore implements BlobStore {
         reservedBytes += bytes;
       },
     });
-    const release = async () => {
+    const giveBackRoom = () => {
       core.giveBackUpload(reservedBytes);
       reservedBytes = 0;
+    };
+    const release = async () => {
+      giveBackRoom();
       await intake.abort();
       if (intake.path !== undefined) await core.files.discard(intake.path);
     };
-    return { intake, release };
+    return { intake, giveBackRoom, release };
   }
 
   /** Stores bytes that are known to be the digest's; a temporary file is moved, or left for its owner to discard. */
@@ -165,7 +171,7 @@ export class LocalBlobStore implements BlobStore {
     if (!source.isFile())
       throw new StatusError(Code.INVALID_ARGUMENT, `Cannot store "${path}": it is not a regular file`);
     if (source.size === 0) return emptyDigest(fn);
-    await this.#core.reserve(source.size);
+    await this.#core.reserve("file", source.size);
     const temporaryPath = files.newTemporaryPath();
     try {
       const { hash, sizeBytes, checksums } = await this.#takeFile({ path, temporaryPath, fn, links: source.nlink });
@@ -344,6 +350,12 @@ export class LocalBlobStore implements BlobStore {
         () => false,
       );
   }
+}
+
+export interface OpenIntake {
+  readonly intake: Intake;
+  readonly giveBackRoom: () => void;
+  readonly release: () => Promise<void>;
 }
 
 const PUT_STEP_BYTES = 1024 * 1024;

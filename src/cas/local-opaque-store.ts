@@ -50,6 +50,7 @@ export class LocalOpaqueStore implements OpaqueStore {
       }
       const received = await upload.intake.finish();
       const { hash, sizeBytes } = received;
+      upload.giveBackRoom();
       await this.#blobs.storeReceived({ fn: DigestFunction.SHA256, hash, sizeBytes }, received);
       const record: OpaqueRecord = { hash, sizeBytes, modifiedAtMs: this.#clock.nowMs(), key };
       await this.#values.put(ValueKind.OPAQUE, valueKey(key), Buffer.from(JSON.stringify(record), "utf8"));

@@ -28,6 +28,8 @@ export interface StorageOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: MetricsRegistry;
+  /** Entries asked for within this time are not evicted; uploads are refused instead. */
+  readonly protectRecentMs?: number;
   /** Ingest threads; the number of cores when left out. */
   readonly threads?: number;
 }
@@ -53,6 +55,9 @@ export interface Storage {
   /** Ends uploads, writes what is pending, releases everything. Idempotent. */
   close(): Promise<void>;
 }
+
+/** A build that asked for a blob comes back to it within minutes; half of it would break builds on a full store. */
+const DEFAULT_PROTECT_RECENT_MS = 10 * 60_000;
 
 export const MEMORY_DATA_DIR = ":memory:";
 
@@ -83,7 +88,8 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   await checkDataVersion(dataDir);
   const files = await FileStore.open(dataDir);
-  const store = LmdbStore.open({ path: join(dataDir, "index.mdb"), metrics });
+  const indexFilePath = join(dataDir, "index.mdb");
+  const store = LmdbStore.open({ path: indexFilePath, metrics });
   const ingest = new IngestPool(options.threads === undefined ? {} : { threads: options.threads });
   const guard = new SpaceGuard({ directory: dataDir, clock });
   const core = new StoreCore({
@@ -92,6 +98,8 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     ingest,
     guard,
     maxSizeBytes: options.maxSizeBytes,
+    protectRecentMs: options.protectRecentMs ?? DEFAULT_PROTECT_RECENT_MS,
+    indexFilePath,
     clock,
     logger,
     metrics,

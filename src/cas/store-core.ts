@@ -10,8 +10,10 @@ import type { DigestFunction } from "../digest/digest.ts";
 import type { KeyValueStore } from "../kv/key-value-store.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
+import { TICK_MS } from "./access-clock.ts";
+import { Budget } from "./budget.ts";
 import { EntryTable, type EntryName } from "./entry-table.ts";
-import { Evictor, type Victim } from "./evictor.ts";
+import { Evictor, type Pool, type Victim } from "./evictor.ts";
 import type { FileStore } from "./file-store.ts";
 import { NameLocks } from "./name-locks.ts";
 import { Pins } from "./pins.ts";
@@ -23,6 +25,10 @@ export interface StoreCoreOptions {
   readonly ingest: IngestPool;
   readonly guard: SpaceGuard;
   readonly maxSizeBytes: number;
+  /** LMDB's file, whose size counts as it is. */
+  readonly indexFilePath: string;
+  /** Entries asked for within this time are not evicted; uploads are refused instead. */
+  readonly protectRecentMs: number;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: MetricsRegistry;
@@ -37,6 +43,7 @@ export class StoreCore {
   readonly clock: Clock;
   readonly maxSizeBytes: number;
   readonly #guard: SpaceGuard;
+  readonly #budget: Budget;
   readonly #evictor: Evictor;
   readonly #logger: Logger;
   readonly #damaged: Counter;
@@ -55,31 +62,36 @@ export class StoreCore {
       "ledge_damaged_entries_total",
       "Entries dropped because their bytes were damaged",
     );
+    this.#budget = new Budget({
+      maxBytes: options.maxSizeBytes,
+      inlineBytes: () => this.table.inlineDiskBytes,
+      fileBytes: () => this.table.diskBytes - this.table.inlineDiskBytes + this.#uploadingBytes,
+      indexFilePath: options.indexFilePath,
+      clock: options.clock,
+    });
     this.#evictor = new Evictor({
       index: this.table.index,
-      maxBytes: options.maxSizeBytes,
-      usedBytes: () => this.usedBytes,
+      excessBytes: (pool, bytes) => this.#budget.excessBytes(pool, bytes),
+      surplusBytes: () => this.#budget.surplusBytes(),
+      newestVictim: () => this.table.accessClock.now() - Math.ceil(options.protectRecentMs / TICK_MS),
       mayEvict: (victim) => this.#mayEvict(victim),
       evict: (victims, cutoff) => this.#evict(victims, cutoff),
       metrics: options.metrics,
     });
   }
 
+  /** What the store takes on disk. */
   get usedBytes(): number {
-    return this.table.diskBytes + this.#uploadingBytes;
-  }
-
-  get uploadingBytes(): number {
-    return this.#uploadingBytes;
+    return this.#budget.usedBytes();
   }
 
   /** Returns when `bytes` more fit; throws RESOURCE_EXHAUSTED when they do not even after eviction. */
-  async reserve(bytes: number): Promise<void> {
+  async reserve(pool: Pool, bytes: number): Promise<void> {
     this.#assertDiskHasRoom();
-    if (this.usedBytes + bytes > this.maxSizeBytes && !(await this.#evictor.makeRoom(bytes))) {
+    if (this.#budget.excessBytes(pool, bytes) > 0 && !(await this.#evictor.makeRoom(pool, bytes))) {
       throw noRoom(
-        `${formatBytes(bytes)} more do not fit beside ${formatBytes(this.usedBytes)} that are in use, ` +
-          `of ${formatBytes(this.maxSizeBytes)} (--max-size)`,
+        `${formatBytes(bytes)} more do not fit: ${formatBytes(this.usedBytes)} of ${formatBytes(this.maxSizeBytes)} ` +
+          "(--max-size) are taken and in use or were asked for just now",
       );
     }
     this.#evictor.poke();
@@ -87,7 +99,7 @@ export class StoreCore {
 
   /** As reserve(), and counts the bytes as taken until they are given back. */
   async reserveForUpload(bytes: number): Promise<void> {
-    await this.reserve(bytes);
+    await this.reserve("file", bytes);
     this.#uploadingBytes += bytes;
   }
 
@@ -119,7 +131,7 @@ export class StoreCore {
   #assertDiskHasRoom(): void {
     const missingBytes = this.#guard.missingBytes();
     if (missingBytes === 0) return;
-    void this.#evictor.giveBack(missingBytes); // never rejects; writers come back later
+    void this.#evictor.giveBackFiles(missingBytes); // never rejects; writers come back later
     this.#guard.assertRoom();
   }
 
