@@ -3,7 +3,7 @@
 import { allowAssetsBelow } from "../base/embedded-assets.ts";
 import { createLogger, type Logger } from "../telemetry/log.ts";
 import { readServeArguments } from "./serve-config.ts";
-import { versionText } from "./version.ts";
+import { buildInfo, versionText } from "./version.ts";
 
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;
 /** What a shell reports for a process that died of the signal. */
@@ -27,7 +27,7 @@ export async function runServe(args: readonly string[]): Promise<number> {
 
   let server;
   try {
-    server = await startServer(config, logger);
+    server = await startServer({ config, buildInfo: buildInfo(), logger });
   } catch (error) {
     logger.error(error instanceof Error ? error.message : String(error));
     logger.debug("stack", { stack: error instanceof Error ? error.stack : undefined });

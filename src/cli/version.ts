@@ -9,8 +9,12 @@ import { embeddedBuildInfo, type BuildInfo } from "../base/self.ts";
 
 /** `ledge 0.1.0 (commit 1a2b3c4d5e6f, Node v26.10.0)`. */
 export function versionText(): string {
-  const { version, commit } = embeddedBuildInfo() ?? readBuildInfo();
+  const { version, commit } = buildInfo();
   return `ledge ${version} (commit ${commit ?? "unknown"}, Node ${process.version})`;
+}
+
+export function buildInfo(): BuildInfo {
+  return embeddedBuildInfo() ?? readBuildInfo();
 }
 
 /** Reads version and commit from the source tree. */

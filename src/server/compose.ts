@@ -2,15 +2,18 @@
 //
 // What is closed is closed in the reverse order of construction. When to start and stop is lifecycle.ts.
 
-import type { IncomingMessage, ServerResponse } from "node:http";
 import { CompletenessCheckingActionCache } from "../action-cache/completeness-checking-action-cache.ts";
 import { StoredActionCache } from "../action-cache/stored-action-cache.ts";
 import { systemClock } from "../base/clock.ts";
+import type { BuildInfo } from "../base/self.ts";
 import { AnnouncingBlobStore } from "../cas/announcing-blob-store.ts";
-import { openStorage } from "../cas/storage.ts";
+import { openStorage, type StorageStats } from "../cas/storage.ts";
+import { digestOf } from "../compute/hash.ts";
 import type { ServerTransport } from "../grpc/server.ts";
 import type { Service } from "../grpc/service.ts";
 import { createServerTransport } from "../grpc/transport.ts";
+import { createHttpCache } from "../http-cache/http-cache.ts";
+import type { StorageStatus } from "../http-cache/status-page.ts";
 import { createActionCacheService } from "../services/action-cache.ts";
 import { createByteStreamService } from "../services/byte-stream.ts";
 import { Scheduler } from "../scheduler/scheduler.ts";
@@ -39,7 +42,16 @@ export interface ComposedServer {
 /** A message that names no limit of its own: what the batch methods take, and some room around it. */
 const DEFAULT_MAX_REQUEST_BYTES = 4 * 1024 * 1024 + 64 * 1024;
 
-export async function composeServer(config: ServerConfig, logger: Logger): Promise<ComposedServer> {
+/** Of --max-size, for one blob: a larger one would evict most of what there is (in memory each kind has a third). */
+const MAX_BLOB_SHARE = 1 / 3;
+
+export interface ServerParts {
+  readonly config: ServerConfig;
+  readonly buildInfo: BuildInfo;
+  readonly logger: Logger;
+}
+
+export async function composeServer({ config, buildInfo, logger }: ServerParts): Promise<ComposedServer> {
   await using cleanup = new AsyncDisposableStack();
   const metrics = new MetricsRegistry();
   const clock = systemClock;
@@ -54,23 +66,39 @@ export async function composeServer(config: ServerConfig, logger: Logger): Promi
   );
   const { maxQueueDepth, orphanGraceMs } = config;
   const scheduler = new Scheduler({ executor, actionCache, clock, logger, metrics, maxQueueDepth, orphanGraceMs });
+  const maxBlobSizeBytes = Math.floor(maxSizeBytes * MAX_BLOB_SHARE);
   const partialUploads = new PartialUploads({ clock });
 
   const services: Service[] = [
-    createCapabilitiesService({ executes: execution.enabled, maxBlobSizeBytes: 0 }),
+    createCapabilitiesService({ executes: execution.enabled, maxBlobSizeBytes }),
     createContentAddressableStorageService({ blobs }),
     createActionCacheService({ actionCache, blobs, clock, metrics }),
     createExecutionService({ scheduler, blobs, clock }),
     createOperationsService({ scheduler, blobs, clock }),
-    createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes: 0 }),
+    createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes }),
   ];
   const health = new HealthState(services.map(({ name }) => name));
   services.push(createHealthService({ state: health }));
   services.push(...createReflectionServices({ serviceNames: services.map(({ name }) => name) }));
 
+  const http1 = createHttpCache({
+    actionCache,
+    blobs,
+    opaque: storage.opaque,
+    digestOf,
+    maxBlobSizeBytes,
+    maxOpaqueBytes: maxBlobSizeBytes,
+    opaquePrefixes: config.httpOpaquePrefixes,
+    clock,
+    logger,
+    metrics,
+    storageStatus: () => statusOf(storage.stats()),
+    version: buildInfo.version,
+    gitCommit: buildInfo.commit ?? "",
+  });
   const transport = createServerTransport({
     services,
-    http1: notFound,
+    http1,
     defaultMaxRequestBytes: DEFAULT_MAX_REQUEST_BYTES,
     logger,
     metrics,
@@ -80,6 +108,7 @@ export async function composeServer(config: ServerConfig, logger: Logger): Promi
   return { transport, health, execution, scheduler, close: () => opened.disposeAsync() };
 }
 
-function notFound(_request: IncomingMessage, response: ServerResponse): void {
-  response.writeHead(404).end();
+function statusOf(stats: StorageStats): StorageStatus {
+  const { usedBytes, maxSizeBytes, entryCount } = stats;
+  return { currentBytes: usedBytes, reservedBytes: 0, maxBytes: maxSizeBytes, entryCount };
 }

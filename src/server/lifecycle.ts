@@ -10,7 +10,7 @@ import { unlink } from "node:fs/promises";
 import { writeFileAtomic } from "../base/atomic-file.ts";
 import { formatAddress, type ListenAddress } from "../grpc/server.ts";
 import type { Logger } from "../telemetry/log.ts";
-import { composeServer, type ComposedServer } from "./compose.ts";
+import { composeServer, type ComposedServer, type ServerParts } from "./compose.ts";
 import type { ExecutionStatus } from "./compose-execution.ts";
 import type { ServerConfig } from "./config.ts";
 import { lockDataDir } from "./data-dir-lock.ts";
@@ -24,13 +24,14 @@ export interface RunningServer {
 }
 
 /** Throws, with everything undone, when any step fails. */
-export async function startServer(config: ServerConfig, logger: Logger): Promise<RunningServer> {
+export async function startServer(parts: ServerParts): Promise<RunningServer> {
+  const { config, logger } = parts;
   await using undo = new AsyncDisposableStack();
   if (config.dataDir !== ":memory:") {
     const lock = await lockDataDir(config.dataDir);
     undo.defer(() => lock.release());
   }
-  const server = await composeServer(config, logger);
+  const server = await composeServer(parts);
   undo.defer(() => server.close());
   undo.defer(() => server.transport.close({ signal: AbortSignal.abort() }));
   const addresses: ListenAddress[] = [];
