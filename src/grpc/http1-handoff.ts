@@ -24,6 +24,8 @@ export class Http1Handoff {
       },
       handler,
     );
+    // The handler answers 100 itself, after it has looked at the headers: a refusal must come before the body.
+    this.#server.on("checkContinue", handler);
     // A server that does not listen never starts the check that enforces headersTimeout (P-42).
     this.#server.emit("listening");
   }
