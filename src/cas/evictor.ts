@@ -13,6 +13,8 @@ import { diskBytes } from "./records.ts";
 const SLICE_MS = 2;
 /** Entries that leave in one commit: enough to share its sync, few enough that freeing shows soon. */
 const VICTIMS_PER_COMMIT = 512;
+/** A bound for a store in which nearly everything is in use. */
+const MAX_ROUNDS = 8;
 /** Buckets of the histogram over access times. */
 const BUCKETS = 1024;
 
@@ -90,10 +92,18 @@ export class Evictor {
     this.#running = undefined;
   }
 
-  async #evict(pool: Pool, excess: number): Promise<void> {
+  async #evict(pool: Pool, wantedBytes: number): Promise<void> {
     const newest = this.#options.newestVictim();
-    const cutoff = Math.min(newest, await this.#findCutoff(pool, excess));
-    await this.#evictBefore(pool, cutoff, excess);
+    let excess = wantedBytes;
+    let skipped = 0;
+    // What had to be passed over counts as old in the histogram, so the next round looks that much further.
+    for (let round = 0; round < MAX_ROUNDS && excess > 0; round++) {
+      const cutoff = await this.#findCutoff(pool, excess + skipped);
+      const outcome = await this.#evictBefore(pool, Math.min(newest, cutoff), excess);
+      excess -= outcome.freed;
+      if (cutoff >= newest || (outcome.freed === 0 && outcome.skipped <= skipped)) return;
+      skipped = outcome.skipped;
+    }
   }
 
   /** The access time before (and at) which `excess` bytes were last used. */
@@ -131,30 +141,36 @@ export class Evictor {
     return bytes;
   }
 
-  async #evictBefore(pool: Pool, cutoff: number, excess: number): Promise<void> {
+  /** Evicts `excess` bytes of what was last asked for at `cutoff` or before; tells what it had to pass over. */
+  async #evictBefore(pool: Pool, cutoff: number, excess: number): Promise<{ freed: number; skipped: number }> {
+    const { index, mayEvict } = this.#options;
     let freed = 0;
+    let skipped = 0;
     // What is older than the cutoff goes first; of the cutoff's own tick only as much as is needed.
     for (const isChosen of [(access: number) => access < cutoff, (access: number) => access === cutoff]) {
-      let victims: Victim[] = [];
-      let planned = freed;
-      const { index } = this.#options;
-      for (let step = 0; step < index.walkLength && planned < excess; step++) {
+      for (let step = 0; step < index.walkLength && freed < excess; step++) {
+        const victims: Victim[] = [];
+        let planned = freed;
         index.visit(step, (segment, slot) => {
-          if (planned >= excess || !isChosen(segment.access[slot] as number) || !isIn(pool, segment, slot)) return;
+          if (planned >= excess || victims.length === VICTIMS_PER_COMMIT) return;
+          if (!isChosen(segment.access[slot] as number) || !isIn(pool, segment, slot)) return;
           const victim = victimAt(segment, slot);
-          if (!this.#options.mayEvict(victim)) return;
+          const bytes = diskBytes(victim.sizeBytes, victim.isFile);
+          if (!mayEvict(victim)) {
+            skipped += bytes;
+            return;
+          }
           victims.push(victim);
-          planned += diskBytes(victim.sizeBytes, victim.isFile);
+          planned += bytes;
         });
-        while (victims.length >= VICTIMS_PER_COMMIT) {
-          freed += await this.#take(victims.slice(0, VICTIMS_PER_COMMIT), cutoff);
-          victims = victims.slice(VICTIMS_PER_COMMIT);
-        }
+        const gone = victims.length === 0 ? 0 : await this.#take(victims, cutoff);
+        freed += gone;
+        // A full commit may have left more of this segment.
+        if (victims.length === VICTIMS_PER_COMMIT && gone > 0) step--;
         await breathe();
       }
-      if (victims.length > 0) freed += await this.#take(victims, cutoff);
-      if (freed >= excess) return;
     }
+    return { freed, skipped };
   }
 
   async #take(chosen: readonly Victim[], cutoff: number): Promise<number> {

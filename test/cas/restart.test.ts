@@ -1,0 +1,87 @@
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { Code } from "../../src/base/status.ts";
+import { DigestBatch } from "../../src/digest/digest-batch.ts";
+import { DigestFunction, type Digest } from "../../src/digest/digest.ts";
+import { expectCode, putRandom, randomDigest } from "./blob-store-contract.ts";
+import { StorageFixture } from "./storage-fixture.ts";
+
+describe("restart of the local store", () => {
+  test("everything stored is there, and nothing else", async () => {
+    await using fixture = await StorageFixture.open();
+    const digests: Digest[] = [];
+    for (const size of [1, 100, 5000, 32_767, 32_768, 100_000, 3_000_000]) {
+      digests.push(await putRandom(fixture.storage.blobs, size));
+    }
+    const before = fixture.storage.stats();
+    await fixture.restart();
+    await fixture.storage.loaded;
+    const after = fixture.storage.stats();
+    expect(after.entryCount).toBe(before.entryCount);
+    for (const digest of digests) expect(await fixture.storage.blobs.get(digest)).toHaveLength(digest.sizeBytes);
+  });
+
+  // The index is read in slices; a query must not have to wait for them, nor be wrong before.
+  test("findMissing() is right from the first moment, while the index is being read", async () => {
+    await using fixture = await StorageFixture.open();
+    const { blobs } = fixture.storage;
+    const present = await Promise.all(Array.from({ length: 5000 }, (_, index) => putRandom(blobs, 20 + index)));
+    await fixture.restart();
+    expect(fixture.storage.stats().isLoaded).toBe(false);
+    const absent = Array.from({ length: 100 }, () => randomDigest(5));
+    const batch = DigestBatch.of(DigestFunction.SHA256, [...absent, ...present]);
+    expect(await fixture.storage.blobs.findMissing(batch)).toEqual(Uint32Array.from(absent.keys()));
+    await fixture.storage.loaded;
+    expect(await fixture.storage.blobs.findMissing(batch)).toEqual(Uint32Array.from(absent.keys()));
+    expect(fixture.storage.stats().entryCount).toBe(5000);
+  });
+
+  test("a value deleted while the index is being read does not come back", async () => {
+    await using fixture = await StorageFixture.open();
+    const key = (index: number) => Buffer.alloc(32, index);
+    await Promise.all(
+      Array.from({ length: 200 }, (_, index) =>
+        fixture.storage.values.put(16, key(index), Buffer.from(`value ${index}`)),
+      ),
+    );
+    await fixture.restart();
+    expect(await fixture.storage.values.delete(16, key(150))).toBe(true);
+    await fixture.storage.values.put(16, key(151), Buffer.from("replaced"));
+    await fixture.storage.loaded;
+    expect(await fixture.storage.values.get(16, key(150))).toBeUndefined();
+    expect(Buffer.from((await fixture.storage.values.get(16, key(151))) ?? []).toString()).toBe("replaced");
+    await fixture.restart();
+    await fixture.storage.loaded;
+    expect(await fixture.storage.values.get(16, key(150))).toBeUndefined();
+    expect(Buffer.from((await fixture.storage.values.get(16, key(151))) ?? []).toString()).toBe("replaced");
+  });
+
+  test("what a killed process was writing is removed, foreign names are left alone", async () => {
+    await using fixture = await StorageFixture.open();
+    await putRandom(fixture.storage.blobs, 100_000);
+    writeFileSync(join(fixture.dataDir, "tmp", "17"), "half a blob");
+    writeFileSync(join(fixture.dataDir, "notes.txt"), "mine");
+    mkdirSync(join(fixture.dataDir, "files", "sha256", "zz"));
+    await fixture.restart();
+    expect(readdirSync(join(fixture.dataDir, "tmp"))).toEqual([]);
+    expect(readdirSync(fixture.dataDir)).toContain("notes.txt");
+  });
+
+  test("a data directory of a newer format is refused by name", async () => {
+    await using fixture = await StorageFixture.open();
+    await fixture.storage.close();
+    writeFileSync(join(fixture.dataDir, "FORMAT"), "99\n");
+    await expectCode(fixture.restart(), Code.FAILED_PRECONDITION);
+    rmSync(join(fixture.dataDir, "FORMAT"));
+    await fixture.restart();
+  });
+
+  test("places are not used twice after a restart", async () => {
+    await using fixture = await StorageFixture.open();
+    const first = await Promise.all(Array.from({ length: 50 }, () => putRandom(fixture.storage.blobs, 500)));
+    await fixture.restart();
+    const second = await Promise.all(Array.from({ length: 50 }, () => putRandom(fixture.storage.blobs, 500)));
+    for (const digest of [...first, ...second]) expect(await fixture.storage.blobs.get(digest)).toHaveLength(500);
+  });
+});

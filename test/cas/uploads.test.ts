@@ -1,0 +1,67 @@
+import { randomBytes } from "node:crypto";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { ManualClock } from "../../src/base/clock.ts";
+import { Code } from "../../src/base/status.ts";
+import { digestOf } from "../../src/compute/hash.ts";
+import { DigestFunction } from "../../src/digest/digest.ts";
+import { expectCode, readAll, same } from "./blob-store-contract.ts";
+import { StorageFixture } from "./storage-fixture.ts";
+
+describe("uploads to the local store", () => {
+  // A thread or a descriptor per silent client would end the 201st upload, or the first hundred of them.
+  test("200 uploads stalled halfway hold no thread and no descriptor, and the 201st completes", async () => {
+    await using fixture = await StorageFixture.open();
+    const { blobs } = fixture.storage;
+    const size = 3_000_000;
+    const datas = Array.from({ length: 201 }, (_, index) => Buffer.alloc(size, index));
+    const uploads = await Promise.all(datas.map((data) => blobs.openUpload(digestOf(DigestFunction.SHA256, data))));
+    for (const [index, upload] of uploads.slice(0, 200).entries()) {
+      await upload.write(new Uint8Array((datas[index] as Buffer).subarray(0, size / 2)));
+    }
+    const openFiles = () => readdirSync("/proc/self/fd").length;
+    const during = openFiles();
+    const last = uploads[200];
+    const data = datas[200] as Buffer;
+    for (let offset = 0; offset < size; offset += 100_000) {
+      await last?.write(new Uint8Array(data.subarray(offset, offset + 100_000)));
+    }
+    await last?.finish();
+    expect(same(await blobs.get(digestOf(DigestFunction.SHA256, data)), data)).toBe(true);
+    expect(during).toBeLessThan(150);
+    const survivor = uploads[7];
+    await survivor?.write(new Uint8Array((datas[7] as Buffer).subarray(size / 2)));
+    await survivor?.finish();
+    const expected = datas[7] as Buffer;
+    expect(same(await readAll(await blobs.openRead(digestOf(1, expected))), expected)).toBe(true);
+  });
+
+  test("an upload that nobody goes on with ends after a while, and its file with it", async () => {
+    const clock = new ManualClock(Date.UTC(2026, 0, 1));
+    await using fixture = await StorageFixture.open({ clock });
+    const data = randomBytes(2_000_000);
+    const upload = await fixture.storage.blobs.openUpload(digestOf(DigestFunction.SHA256, data));
+    await upload.write(new Uint8Array(data.subarray(0, 1_500_000)));
+    clock.advance(10 * 60_000);
+    expect(fixture.storage.stats().openUploads).toBe(1);
+    clock.advance(10 * 60_000);
+    expect(fixture.storage.stats().openUploads).toBe(0);
+    await expectCode(upload.write(new Uint8Array(1)), Code.ABORTED);
+    await expect.poll(() => readdirSync(join(fixture.dataDir, "tmp"))).toEqual([]);
+  });
+
+  test("refused and aborted uploads leave no file and take no room", async () => {
+    await using fixture = await StorageFixture.open();
+    const { blobs } = fixture.storage;
+    const used = fixture.storage.stats().usedBytes;
+    const wrong = await blobs.openUpload({ fn: 1, hash: "cd".repeat(32), sizeBytes: 200_000 });
+    await wrong.write(new Uint8Array(200_000));
+    await expectCode(wrong.finish(), Code.INVALID_ARGUMENT);
+    const aborted = await blobs.openUpload({ fn: 1, hash: "ef".repeat(32), sizeBytes: 2_000_000 });
+    await aborted.write(new Uint8Array(1_000_000));
+    await aborted.abort();
+    expect(readdirSync(join(fixture.dataDir, "tmp"))).toEqual([]);
+    expect(fixture.storage.stats().usedBytes).toBe(used);
+  });
+});
