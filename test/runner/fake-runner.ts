@@ -13,8 +13,8 @@ export interface FakeProcess {
   readonly workingDirectoryPath: string;
   /** Aborted when the run is killed; a program that waits must end then. */
   readonly killed: AbortSignal;
-  writeStdout(text: string): void;
-  writeStderr(text: string): void;
+  readonly writeStdout: (text: string) => void;
+  readonly writeStderr: (text: string) => void;
 }
 
 /** Returns the exit code. */
