@@ -103,6 +103,8 @@ function startThread(): Piscina {
     maxThreads: 1,
     // Never shared: piscina's default options hold one queue object.
     taskQueue: new FixedQueue(),
+    // Without it a job that finds the worker busy goes to the end of the queue, and slabs would change places.
+    stricterFIFO: true,
   });
 }
 

@@ -13,6 +13,8 @@ export interface AppendJob {
   readonly uploadId: number;
   readonly fn: DigestFunction;
   readonly path: string;
+  /** Where the slab's bytes belong; checked, because a stream out of order would be hashed wrong. */
+  readonly position: number;
   /** Transferred; goes back the same way. */
   readonly slab: ArrayBuffer;
   readonly offset: number;

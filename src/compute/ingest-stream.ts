@@ -32,6 +32,7 @@ export class IngestStream {
   readonly #options: IngestStreamOptions;
   #slab: ArrayBuffer | undefined;
   #filled = 0;
+  #sentBytes = 0;
   #inFlight = 0;
   #failure: unknown;
   #wake: (() => void)[] = [];
@@ -108,9 +109,11 @@ export class IngestStream {
   #send(slab: ArrayBuffer, offset: number, length: number): void {
     if (this.#failure !== undefined || this.#ended) return;
     const { thread, uploadId, fn, path } = this.#options;
+    const position = this.#sentBytes;
+    this.#sentBytes += length;
     this.#inFlight++;
     this.#begun = true;
-    thread.run({ type: "append", uploadId, fn, path, slab, offset, length }, [slab]).then(
+    thread.run({ type: "append", uploadId, fn, path, position, slab, offset, length }, [slab]).then(
       (answer) => this.#returned(answer as ArrayBuffer),
       (error: unknown) => {
         this.#failure ??= error;

@@ -46,6 +46,9 @@ export default function run(job: IngestJob): IngestAnswer {
 
 function append(job: AppendJob): IngestAnswer {
   const state = uploads.get(job.uploadId) ?? newState(job.fn);
+  if (job.position !== state.sizeBytes) {
+    throw new Error(`slab for position ${job.position} arrived at ${state.sizeBytes} of upload ${job.uploadId}`);
+  }
   const data = new Uint8Array(job.slab, job.offset, job.length);
   // The first slab makes the file, so that a name in use is an error and not somebody else's bytes.
   const file = openSync(job.path, state.sizeBytes === 0 ? "wx" : "r+", 0o600);
