@@ -10,15 +10,17 @@ import type { IsolatedProcess, ProcessExit } from "../sandbox/isolated-process.t
 import type { NativeCalls } from "../sandbox/native-calls.ts";
 import { openOutputStreams, type OutputStreams } from "../sandbox/output-streams.ts";
 import { findSpecFault } from "../sandbox/sandbox-spec.ts";
-import { explainStartFailure } from "../sandbox/start-failure.ts";
+import { explainLaunchFailure, type LaunchFailure, mayPass } from "../sandbox/start-failure.ts";
 import type { HostUser, ResourceUsage, RunOutcome, RunResult, RunSpec } from "./runner.ts";
 
 export interface SupervisorContext {
   readonly clock: Clock;
   readonly native: NativeCalls | undefined;
   readonly owner: HostUser | undefined;
-  /** Forks the process; it waits at its gate. */
-  readonly start: (outputFds: readonly [number, number]) => IsolatedProcess;
+  /** Starts the isolation around what is to come. */
+  readonly start: (streams: OutputStreams) => IsolatedProcess;
+  /** The action's working directory as the isolated process sees it. */
+  readonly workingDirectory: string;
 }
 
 /** Namespaces and mounts take 3 ms; this is for a mount source on a server that hangs. */
@@ -82,12 +84,11 @@ class SupervisedRun {
         this.#kill({ kind: "sandbox-failed", message: `Cannot store the action's output: ${error.message}` }),
     });
     try {
-      this.#process = context.start(this.#streams.childFds);
+      this.#process = context.start(this.#streams);
     } catch (error) {
       this.#streams.close();
       throw error;
     }
-    this.#streams.releaseChildFds();
   }
 
   async finish(signal: AbortSignal): Promise<SupervisedResult> {
@@ -95,9 +96,10 @@ class SupervisedRun {
     signal.addEventListener("abort", onAbort, { once: true });
     if (signal.aborted) onAbort();
     try {
-      await this.#waitForGate();
+      const ready = await this.#waitForReady();
       const startedAtMs = this.#context.clock.nowMs();
-      this.#process.release();
+      if (ready) this.#launch();
+      this.#streams.releaseChildFds();
       const exit = await this.#waitForExit();
       const endedAtMs = this.#context.clock.nowMs();
       // The first process has ended; what it left behind is killed here, whatever the reason.
@@ -112,15 +114,22 @@ class SupervisedRun {
     }
   }
 
-  async #waitForGate(): Promise<void> {
+  async #waitForReady(): Promise<boolean> {
     const cancel = this.#context.clock.schedule(SETUP_TIMEOUT_MS, () =>
       this.#kill({
         kind: "sandbox-failed",
         message: `The sandbox was not set up after ${SETUP_TIMEOUT_MS / 1000} s; does a mount source hang?`,
       }),
     );
-    await this.#process.ready;
+    const ready = await this.#process.ready;
     cancel();
+    return ready;
+  }
+
+  #launch(): void {
+    if (this.#reason !== undefined) return; // killed meanwhile
+    const { arguments: words, environment } = this.#spec;
+    this.#process.launch({ arguments: words, environment, workingDirectory: this.#context.workingDirectory });
   }
 
   async #waitForExit(): Promise<ProcessExit> {
@@ -136,21 +145,19 @@ class SupervisedRun {
   }
 
   #outcome(exit: ProcessExit): RunOutcome {
-    if (exit.exitCode === undefined && this.#reason === undefined) return this.#startFailure(exit);
-    return this.#reason ?? { kind: "exited", exitCode: exit.exitCode ?? 0 };
+    if (this.#reason !== undefined) return this.#reason;
+    if (exit.kind === "exited") return exit;
+    if (exit.kind === "not-launched") return this.#launchFailure(exit.failure);
+    return { kind: "sandbox-failed", message: exit.message };
   }
 
-  #startFailure(exit: ProcessExit): RunOutcome {
+  #launchFailure(failure: LaunchFailure): RunOutcome {
     const [command = ""] = this.#spec.arguments;
-    if (exit.error !== undefined) return forkFailure(exit.error, command);
-    if (exit.signal !== null) {
-      return { kind: "sandbox-failed", message: `The sandbox was ended by ${exit.signal} from outside` };
-    }
-    const stderr = this.#streams.stderrHead();
-    this.#streams.discard(); // nothing of the action ran, so nothing of this is its output
-    const failure = explainStartFailure(stderr, command, this.#spec.workingDirectory);
-    this.mayRetry = failure.kind === "retry";
-    return { kind: failure.kind === "retry" ? "sandbox-failed" : failure.kind, message: failure.message };
+    this.mayRetry = mayPass(failure);
+    return {
+      kind: this.mayRetry ? "sandbox-failed" : "not-started",
+      message: explainLaunchFailure(failure, command, this.#spec.workingDirectory),
+    };
   }
 
   #usage(): ResourceUsage {
@@ -171,24 +178,6 @@ function unsettledOutcome(spec: RunSpec): RunOutcome {
     kind: "sandbox-failed",
     message: `Processes of the action in slot ${spec.slot} do not end ${SETTLE_TIMEOUT_MS / 1000} s after SIGKILL (a hung file system?); the slot is not used again`,
   };
-}
-
-/** Without a sandbox the fork itself meets the mistakes that bwrap reports otherwise. */
-function forkFailure(error: Error, command: string): RunOutcome {
-  const code = "code" in error ? String(error.code) : "";
-  const reasons: Record<string, string> = {
-    ENOENT: "No such file or directory",
-    EACCES: "Permission denied",
-    E2BIG: "Argument list too long",
-  };
-  const reason = reasons[code];
-  // The command is on bwrap's own command line, so it can be too long for bwrap already.
-  const isCommands = code === "E2BIG" || ("syscall" in error && error.syscall === `spawn ${command}`);
-  if (reason === undefined || !isCommands) {
-    return { kind: "sandbox-failed", message: describe(error) };
-  }
-  const { message } = explainStartFailure(`bwrap: execvp ${command}: ${reason}`, command, "");
-  return { kind: "not-started", message };
 }
 
 function atOnce(outcome: RunOutcome, clock: Clock): SupervisedResult {

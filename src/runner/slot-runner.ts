@@ -2,17 +2,21 @@
 //
 // Invariant: a slot has at most one run at a time, and a slot whose processes would not die is never used again.
 
-import { mkdirSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import { bwrapArguments, insideIdentity, SANDBOX_HOST_NAME, type SandboxProfile } from "../sandbox/bwrap-arguments.ts";
 import { GeneratedEtc } from "../sandbox/generated-etc.ts";
 import type { IsolatedProcess } from "../sandbox/isolated-process.ts";
+import { launcherImage } from "../sandbox/launcher-image.ts";
 import type { NativeCalls } from "../sandbox/native-calls.ts";
+import type { OutputStreams } from "../sandbox/output-streams.ts";
 import { PlainProcess } from "../sandbox/plain-process.ts";
 import { BWRAP_FDS, SandboxProcess } from "../sandbox/sandbox-process.ts";
 import { identityOfSlot, type SlotIdentities } from "../sandbox/slot-identity.ts";
-import { explainWorkingDirectory } from "../sandbox/start-failure.ts";
+import { workingDirectoryInside } from "../sandbox/sandbox-spec.ts";
+import { explainLaunchFailure } from "../sandbox/start-failure.ts";
 import type { HostUser, RunOutcome, RunResult, RunSpec } from "./runner.ts";
 import { superviseRun } from "./run-supervisor.ts";
 
@@ -33,6 +37,7 @@ export class SlotRunner {
   readonly #options: SlotRunnerOptions;
   readonly #directory: string;
   readonly #etc: GeneratedEtc;
+  readonly #launcherPath: string;
   /** Slots with a run, with how to stop it. */
   #running = new Map<number, { abort: AbortController; done: Promise<unknown> }>();
   /** Slots that hold processes which do not die. */
@@ -45,6 +50,10 @@ export class SlotRunner {
     rmSync(this.#directory, { recursive: true, force: true });
     mkdirSync(this.#directory, { recursive: true, mode: 0o755 });
     this.#etc = new GeneratedEtc(join(this.#directory, "etc"));
+    this.#launcherPath = join(this.#directory, "launcher");
+    const image = launcherImage();
+    if (image === undefined) throw new Error(`There is no launcher for the architecture ${process.arch}`);
+    writeFileSync(this.#launcherPath, image, { mode: 0o555 });
   }
 
   /** Resolves when everything the action started is dead. */
@@ -57,13 +66,17 @@ export class SlotRunner {
       clock,
       native,
       owner: this.ownerOf(spec.slot),
-      start: (outputFds) => this.#start(spec, outputFds),
+      start: (streams) => this.#start(spec, streams),
+      workingDirectory: this.#workingDirectory(spec),
     });
     this.#running.set(spec.slot, { abort, done });
-    const { result, settled } = await done;
-    this.#running.delete(spec.slot);
-    if (!settled) this.#quarantined.add(spec.slot);
-    return result;
+    try {
+      const { result, settled } = await done;
+      if (!settled) this.#quarantined.add(spec.slot);
+      return result;
+    } finally {
+      this.#running.delete(spec.slot);
+    }
   }
 
   ownerOf(slot: number): HostUser | undefined {
@@ -88,35 +101,34 @@ export class SlotRunner {
     return this.#options.profile === undefined ? plainRefusal(spec) : undefined;
   }
 
-  #start(spec: RunSpec, outputFds: readonly [number, number]): IsolatedProcess {
+  #start(spec: RunSpec, streams: OutputStreams): IsolatedProcess {
     const { profile, ownerKey, native } = this.#options;
     const identity = this.ownerOf(spec.slot);
-    if (profile === undefined) {
-      return new PlainProcess({
-        command: spec.arguments,
-        environment: spec.environment,
-        workingDirectoryPath: join(spec.inputRootPath, spec.workingDirectory),
-        identity,
-        outputFds,
-        ownerKey,
-        runId: spec.id,
-      });
-    }
+    const outputFds = streams.childFds;
+    if (profile === undefined) return new PlainProcess({ identity, outputFds, ownerKey, runId: spec.id });
     const { network } = spec;
     return new SandboxProcess({
       bwrapPath: profile.bwrapPath,
       options: bwrapArguments(spec, {
         profile,
         etcPath: this.#etc.current({ ...insideIdentity(spec), hostName: SANDBOX_HOST_NAME, network }),
-        fds: BWRAP_FDS,
+        fds: { status: BWRAP_FDS.status },
         reachablePath: (path) => this.#reachable(path),
       }),
-      command: spec.arguments,
+      launcherPath: this.#launcherPath,
+      seccompPath: undefined,
       identity,
       outputFds,
       ownerKey,
       native,
+      stderrHead: () => streams.stderrHead(),
     });
+  }
+
+  /** Without a sandbox the action is on the host, where its input root is. */
+  #workingDirectory(spec: RunSpec): string {
+    if (this.#options.profile !== undefined) return workingDirectoryInside(spec);
+    return join(spec.inputRootPath, spec.workingDirectory);
   }
 
   #reachable(path: string): string {
@@ -138,8 +150,9 @@ function plainRefusal(spec: RunSpec): RunOutcome | undefined {
   }
   const stats = statSync(join(spec.inputRootPath, spec.workingDirectory), { throwIfNoEntry: false });
   if (stats?.isDirectory() === true) return undefined;
-  const reason = stats === undefined ? "No such file or directory" : "Not a directory";
-  return { kind: "not-started", message: explainWorkingDirectory(reason, spec.workingDirectory) };
+  const errno = stats === undefined ? constants.errno.ENOENT : constants.errno.ENOTDIR;
+  const failure = { stage: "enter-directory", errno } as const;
+  return { kind: "not-started", message: explainLaunchFailure(failure, "", spec.workingDirectory) };
 }
 
 /** The runner's own directory below the build root; the rest belongs to the caller. */

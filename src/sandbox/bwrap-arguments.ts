@@ -2,16 +2,14 @@
 // strings meets a shell or our own command line.
 //
 // Invariant: options come from here only; strings of the client appear as values, after findSpecFault() has passed them.
-// The environment goes through --clearenv and --setenv and never into bwrap's own: LD_PRELOAD of an action would
-// otherwise run outside the sandbox. Source: executor measurements 5.1; bwrap(1) of 0.8 to 0.11.
+// The action's command, environment and working directory are not among them (launcher-block.ts): they never meet bwrap,
+// whose own environment is empty, so LD_PRELOAD of an action cannot run outside the sandbox. Equal lists mean equal
+// sandboxes, which is how a spare one is recognized. Source: executor measurements 5.1; bwrap(1) of 0.8 to 0.11.
 
 import { hostViewArguments, imageViewArguments } from "./root-view.ts";
-import { inputRootInside, workingDirectoryInside, type SandboxSpec } from "./sandbox-spec.ts";
+import { inputRootInside, type SandboxView } from "./sandbox-spec.ts";
 
 export const SANDBOX_HOST_NAME = "sandbox";
-
-/** bwrap refuses more words than this in one argument list (MAX_ARGS of its source), the command included. */
-export const MAX_BWRAP_WORDS = 9000;
 
 /** What the probe found to work on this machine. */
 export interface SandboxProfile {
@@ -27,8 +25,7 @@ export interface SandboxProfile {
 
 export interface BwrapFds {
   readonly status: number;
-  readonly block: number;
-  readonly seccomp?: number;
+  readonly seccomp?: number | undefined;
 }
 
 export interface BwrapContext {
@@ -41,13 +38,13 @@ export interface BwrapContext {
 }
 
 /** The uid and gid inside, which need not be those of the host. */
-export function insideIdentity(spec: SandboxSpec): { uid: number; gid: number } {
+export function insideIdentity(spec: SandboxView): { uid: number; gid: number } {
   const standard = spec.rootMode === "input-root" ? 0 : 1000;
   return { uid: spec.unixUid ?? standard, gid: spec.unixGid ?? standard };
 }
 
-/** Returns bwrap's options in order; the command itself follows `--` on its real command line. */
-export function bwrapArguments(spec: SandboxSpec, context: BwrapContext): string[] {
+/** Returns bwrap's options in order; the launcher follows `--` on its real command line. */
+export function bwrapArguments(spec: SandboxView, context: BwrapContext): string[] {
   const words = [
     ...namespaceArguments(spec, context.profile),
     ...rootArguments(spec, context),
@@ -56,11 +53,9 @@ export function bwrapArguments(spec: SandboxSpec, context: BwrapContext): string
   ];
   // Only now: everything above may have needed a mount point in it.
   if (spec.rootMode !== "input-root") words.push("--remount-ro", "/");
-  words.push("--clearenv");
-  for (const { name, value } of spec.environment) words.push("--setenv", name, value);
-  words.push("--chdir", workingDirectoryInside(spec));
+  words.push("--chdir", "/");
   if (context.fds.seccomp !== undefined) words.push("--seccomp", String(context.fds.seccomp));
-  words.push("--json-status-fd", String(context.fds.status), "--block-fd", String(context.fds.block));
+  words.push("--json-status-fd", String(context.fds.status));
   return words;
 }
 
@@ -69,7 +64,7 @@ export function encodeArguments(words: readonly string[]): Buffer {
   return Buffer.from(words.map((word) => `${word}\0`).join(""), "utf8");
 }
 
-function namespaceArguments(spec: SandboxSpec, profile: SandboxProfile): string[] {
+function namespaceArguments(spec: SandboxView, profile: SandboxProfile): string[] {
   const { uid, gid } = insideIdentity(spec);
   const words = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"];
   if (spec.network === "none" && profile.ownNetwork) words.push("--unshare-net");
@@ -79,7 +74,7 @@ function namespaceArguments(spec: SandboxSpec, profile: SandboxProfile): string[
   return words;
 }
 
-function rootArguments(spec: SandboxSpec, context: BwrapContext): string[] {
+function rootArguments(spec: SandboxView, context: BwrapContext): string[] {
   const words: string[] = [];
   if (spec.rootMode === "input-root") words.push("--bind", context.reachablePath(spec.inputRootPath), "/");
   else if (spec.rootMode === "host") words.push(...hostViewArguments(context.reachablePath(context.etcPath)));
@@ -89,19 +84,19 @@ function rootArguments(spec: SandboxSpec, context: BwrapContext): string[] {
   return words;
 }
 
-function temporaryArguments(spec: SandboxSpec, context: BwrapContext): string[] {
+function temporaryArguments(spec: SandboxView, context: BwrapContext): string[] {
   if (spec.temporaryPath !== undefined) return ["--bind", context.reachablePath(spec.temporaryPath), "/tmp"];
   const sizeBytes = spec.limits.diskBytes ?? spec.limits.memoryBytes;
   const size = sizeBytes === undefined ? [] : ["--size", String(Math.max(sizeBytes, 4096))];
   return ["--perms", "1777", ...size, "--tmpfs", "/tmp"];
 }
 
-function inputRootArguments(spec: SandboxSpec, context: BwrapContext): string[] {
+function inputRootArguments(spec: SandboxView, context: BwrapContext): string[] {
   if (spec.rootMode === "input-root") return [];
   return ["--bind", context.reachablePath(spec.inputRootPath), inputRootInside(spec)];
 }
 
-function mountArguments(mount: SandboxSpec["mounts"][number], context: BwrapContext): string[] {
+function mountArguments(mount: SandboxView["mounts"][number], context: BwrapContext): string[] {
   const option = `${mount.writable ? "--bind" : "--ro-bind"}${mount.optional ? "-try" : ""}`;
   return [option, context.reachablePath(mount.source), mount.destination];
 }

@@ -1,28 +1,29 @@
 // What a running action is to its supervisor, whether it runs in bwrap or (by the operator's explicit choice) without.
 
+import type { LaunchCommand } from "./launcher-block.ts";
 import type { ReapedProcess } from "./native-calls.ts";
+import type { LaunchFailure } from "./start-failure.ts";
 
 /** How the process ended. */
-export interface ProcessExit {
-  /** The action's, 128 + n for signal n; undefined when the action never ran. */
-  readonly exitCode: number | undefined;
-  /** What ended the outermost process when no exit code is known. */
-  readonly signal: NodeJS.Signals | null;
-  /** Set when not even the outermost process could be started. */
-  readonly error: Error | undefined;
-}
+export type ProcessExit =
+  /** The action's own end; 128 + n for signal n. */
+  | { readonly kind: "exited"; readonly exitCode: number }
+  /** The command could not be started; nothing of it ran. */
+  | { readonly kind: "not-launched"; readonly failure: LaunchFailure }
+  /** The isolation ended without the action's exit code: it never came up, or somebody outside killed it. */
+  | { readonly kind: "broken"; readonly message: string };
 
 export interface IsolatedProcess {
   /** Resolves when the outermost process has ended, which may be before everything is dead. Never rejects. */
   readonly exit: Promise<ProcessExit>;
-  /** Resolves with true when the action waits at the gate, false when it ended before. Never rejects. */
+  /** Resolves with true when the action can be launched, false when the isolation ended before. Never rejects. */
   readonly ready: Promise<boolean>;
   /** The process that limits apply to, as we see it; undefined until `ready`. */
   readonly initPid: number | undefined;
   /** What could be measured, once settled. */
   readonly usage: ReapedProcess | undefined;
-  /** Lets the action start. */
-  release(): void;
+  /** Starts the action. At most once, after `ready`. */
+  launch(command: LaunchCommand): void;
   /** Kills everything, at any time and any number of times. */
   kill(): void;
   /**

@@ -2,21 +2,18 @@
 //
 // What it still keeps: every process that carries the run's mark in its environment, is in its process group, or belongs
 // to the slot's own user is killed before the run counts as ended. What it cannot keep: a program that clears its
-// environment and leaves the session survives when actions have no user of their own. There is no gate: `ready` comes
-// when it already runs.
+// environment and leaves the session survives when actions have no user of their own.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { IsolatedProcess, ProcessExit } from "./isolated-process.ts";
+import type { LaunchCommand } from "./launcher-block.ts";
 import type { ReapedProcess } from "./native-calls.ts";
 import { findMarkedProcesses, findProcessesOfUser, killQuietly, OWNER_VARIABLE } from "./process-table.ts";
 import type { SlotIdentity } from "./slot-identity.ts";
 
 export interface PlainProcessOptions {
-  readonly command: readonly string[];
-  readonly environment: readonly { readonly name: string; readonly value: string }[];
-  /** Absolute host path; it exists. */
-  readonly workingDirectoryPath: string;
   readonly identity: SlotIdentity | undefined;
   readonly outputFds: readonly [number, number];
   readonly ownerKey: string;
@@ -28,43 +25,46 @@ const RUN_VARIABLE = "LEDGE_SANDBOX_RUN";
 
 export class PlainProcess implements IsolatedProcess {
   readonly exit: Promise<ProcessExit>;
-  readonly ready: Promise<boolean>;
+  readonly ready: Promise<boolean> = Promise.resolve(true);
   readonly usage: ReapedProcess | undefined = undefined;
-  readonly #child: ChildProcess;
   readonly #options: PlainProcessOptions;
+  #child: ChildProcess | undefined;
+  #resolveExit: (exit: ProcessExit) => void = () => undefined;
 
   constructor(options: PlainProcessOptions) {
     this.#options = options;
-    const { identity, command } = options;
-    const environment = Object.fromEntries(options.environment.map(({ name, value }) => [name, value]));
-    this.#child = spawn(command[0] ?? "", command.slice(1), {
-      cwd: options.workingDirectoryPath,
-      detached: true,
-      env: { ...environment, [OWNER_VARIABLE]: options.ownerKey, [RUN_VARIABLE]: options.runId },
-      ...(identity === undefined ? {} : { uid: identity.uid, gid: identity.gid }),
-      stdio: ["ignore", ...options.outputFds],
-    });
-    this.ready = Promise.resolve(this.#child.pid !== undefined);
     this.exit = new Promise((resolve) => {
-      this.#child.once("error", (error) => resolve({ exitCode: undefined, signal: null, error }));
-      this.#child.once("exit", (code, signal) => {
-        const signalNumber = signal === null ? 0 : constants.signals[signal];
-        resolve({ exitCode: code ?? 128 + signalNumber, signal, error: undefined });
-      });
+      this.#resolveExit = resolve;
     });
   }
 
   get initPid(): number | undefined {
-    return this.#child.pid;
+    return this.#child?.pid;
   }
 
-  release(): void {
-    // no gate: it runs since it was forked
+  /** `workingDirectory` is a path of the host here, and exists. */
+  launch(command: LaunchCommand): void {
+    const { identity, outputFds, ownerKey, runId } = this.#options;
+    const [program = "", ...rest] = command.arguments;
+    const environment = Object.fromEntries(command.environment.map(({ name, value }) => [name, value]));
+    this.#child = spawn(program, rest, {
+      cwd: command.workingDirectory,
+      detached: true,
+      env: { ...environment, [OWNER_VARIABLE]: ownerKey, [RUN_VARIABLE]: runId },
+      ...(identity === undefined ? {} : { uid: identity.uid, gid: identity.gid }),
+      stdio: ["ignore", ...outputFds],
+    });
+    this.#child.once("error", (error) => this.#resolveExit(forkFailure(error, program)));
+    this.#child.once("exit", (code, signal) => {
+      const signalNumber = signal === null ? 0 : constants.signals[signal];
+      this.#resolveExit({ kind: "exited", exitCode: code ?? 128 + signalNumber });
+    });
   }
 
   kill(): void {
-    const pid = this.#child.pid;
-    if (pid !== undefined && this.#child.exitCode === null && this.#child.signalCode === null) killQuietly(-pid);
+    const child = this.#child;
+    if (child === undefined) return this.#resolveExit({ kind: "broken", message: "It was killed before it began" });
+    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) killQuietly(-child.pid);
     for (const straggler of this.#stragglers()) killQuietly(straggler);
   }
 
@@ -73,7 +73,7 @@ export class PlainProcess implements IsolatedProcess {
     while (this.#stragglers().length > 0) {
       if (performance.now() > deadlineMs) return false;
       this.kill();
-      await new Promise((resolve) => setTimeout(resolve, 2));
+      await sleep(2);
     }
     return true;
   }
@@ -87,4 +87,15 @@ export class PlainProcess implements IsolatedProcess {
     const marked = findMarkedProcesses(RUN_VARIABLE, runId);
     return identity === undefined ? marked : [...marked, ...findProcessesOfUser(identity.uid)];
   }
+}
+
+/** The fork itself meets the mistakes that the launcher reports otherwise. */
+function forkFailure(error: NodeJS.ErrnoException, program: string): ProcessExit {
+  const errno = error.errno === undefined ? undefined : -error.errno;
+  const { ENOENT, EACCES, E2BIG, ENOEXEC, ETXTBSY, ENOTDIR } = constants.errno;
+  const ofTheProgram: readonly (number | undefined)[] = [ENOENT, EACCES, E2BIG, ENOEXEC, ETXTBSY, ENOTDIR];
+  if (errno === undefined || error.syscall !== `spawn ${program}` || !ofTheProgram.includes(errno)) {
+    return { kind: "broken", message: error.message };
+  }
+  return { kind: "not-launched", failure: { stage: "execute", errno } };
 }

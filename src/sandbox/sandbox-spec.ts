@@ -1,18 +1,22 @@
-// What a sandbox is told about one process, and the check that nothing in it can be read as an option of bwrap.
+// What a sandbox is told about one process, and the check that nothing in it can be read as something else.
 
-export interface SandboxSpec {
+/** What a sandbox looks like from inside, before anybody knows what runs in it. */
+export interface SandboxView {
   readonly rootMode: "host" | "input-root" | { readonly image: string };
   readonly inputRootPath: string;
   readonly inputRootPathInside?: string;
   readonly mounts: readonly SandboxMount[];
-  readonly arguments: readonly string[];
-  readonly environment: readonly { readonly name: string; readonly value: string }[];
-  readonly workingDirectory: string;
   readonly temporaryPath?: string;
   readonly network: "none" | "host";
   readonly unixUid?: number;
   readonly unixGid?: number;
   readonly limits: { readonly memoryBytes?: number; readonly diskBytes?: number };
+}
+
+export interface SandboxSpec extends SandboxView {
+  readonly arguments: readonly string[];
+  readonly environment: readonly { readonly name: string; readonly value: string }[];
+  readonly workingDirectory: string;
 }
 
 export interface SandboxMount {
@@ -29,7 +33,7 @@ const DEFAULT_INPUT_ROOT = "/build";
 const RESERVED_INSIDE = ["/", "/proc", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/tmp"];
 
 /** Returns where the input root lies inside; "/" when it is the root. */
-export function inputRootInside(spec: Pick<SandboxSpec, "rootMode" | "inputRootPathInside">): string {
+export function inputRootInside(spec: Pick<SandboxView, "rootMode" | "inputRootPathInside">): string {
   return spec.rootMode === "input-root" ? "/" : (spec.inputRootPathInside ?? DEFAULT_INPUT_ROOT);
 }
 

@@ -1,63 +1,56 @@
-// Turns what bwrap wrote to stderr before anything of the action ran into whose fault it was, and words for a person.
+// Why a command did not start, in words for the person who wrote it; and why a sandbox did not come up.
 //
-// Only called when bwrap never reported an exit code: then every byte on stderr is its own. Source of the messages:
-// bubblewrap 0.8.0 to 0.11.1.
+// Source: execve(2) and chdir(2) for the errors; bubblewrap 0.8.0 to 0.11.1 for its messages.
 
-export type StartFailure =
-  | { readonly kind: "not-started"; readonly message: string }
-  /** Somebody still had the program open for writing; nothing has run, so trying again is safe. */
-  | { readonly kind: "retry"; readonly message: string }
-  | { readonly kind: "sandbox-failed"; readonly message: string };
+import { constants } from "node:os";
+import { getSystemErrorMessage } from "node:util";
 
-/** `stderr` is the beginning of bwrap's messages. */
-export function explainStartFailure(stderr: string, command: string, workingDirectory: string): StartFailure {
+/** What the launcher (or the fork of an action without sandbox) could not do. */
+export interface LaunchFailure {
+  readonly stage: "enter-directory" | "execute";
+  /** Positive, as in errno(3). */
+  readonly errno: number;
+}
+
+const { errno } = constants;
+
+/** Somebody has the program open for writing, for less than a millisecond as a rule; nothing has run. */
+export function mayPass(failure: LaunchFailure): boolean {
+  return failure.stage === "execute" && failure.errno === errno.ETXTBSY;
+}
+
+export function explainLaunchFailure(failure: LaunchFailure, command: string, workingDirectory: string): string {
+  if (failure.stage === "enter-directory") {
+    return `Cannot enter the working directory ${JSON.stringify(workingDirectory)}: ${directoryReason(failure.errno)}`;
+  }
+  return `Cannot start the command ${JSON.stringify(command)}: ${programReason(failure.errno, command)}`;
+}
+
+/** `stderr` is what bwrap wrote before anything of the action could run. */
+export function explainSandboxFailure(stderr: string): string {
   const lines = stderr.split("\n").filter((line) => line.startsWith("bwrap: "));
-  const message = (lines.at(-1) ?? stderr.trim()).replace(/^bwrap: /, "");
-  if (message.startsWith("execvp ")) return explainExec(message, command);
-  if (message.startsWith("Can't chdir to ")) {
-    return {
-      kind: "not-started",
-      message: explainWorkingDirectory(message.slice(message.lastIndexOf(": ") + 2), workingDirectory),
-    };
-  }
-  if (message.startsWith("Exceeded maximum number of arguments")) {
-    return {
-      kind: "not-started",
-      message: `The command has more arguments and environment variables than the sandbox takes (${message.toLowerCase()}); pass them in a file`,
-    };
-  }
-  return { kind: "sandbox-failed", message: message === "" ? "bwrap ended without a message" : `bwrap: ${message}` };
+  return lines.at(-1) ?? (stderr.trim() || "bwrap ended without a message");
 }
 
-function explainExec(message: string, command: string): StartFailure {
-  const reason = message.slice(message.lastIndexOf(": ") + 2);
-  const quoted = JSON.stringify(command);
-  if (reason === "Text file busy") return { kind: "retry", message: `Cannot start ${quoted}: ${reason}` };
-  return { kind: "not-started", message: `Cannot start the command ${quoted}: ${execReason(reason, command)}` };
+function directoryReason(code: number): string {
+  if (code === errno.ENOENT) return "the input root has no such directory";
+  if (code === errno.ENOTDIR) return "it is not a directory in the input root";
+  return getSystemErrorMessage(-code);
 }
 
-function execReason(reason: string, command: string): string {
-  switch (reason) {
-    case "No such file or directory":
+function programReason(code: number, command: string): string {
+  switch (code) {
+    case errno.ENOENT:
       return command.includes("/")
         ? "there is no such file in the sandbox, or the interpreter it names is missing. Relative paths start at the working directory"
         : "there is no program of that name in the PATH of the action (a path needs a slash: ./name)";
-    case "Permission denied":
+    case errno.EACCES:
       return "it is not executable (the file's is_executable is false), or it is a directory";
-    case "Argument list too long":
+    case errno.ENOEXEC:
+      return "it is neither a program for this kind of machine nor a script with a #! line";
+    case errno.E2BIG:
       return "its arguments and environment are longer than Linux allows; pass them in a file";
     default:
-      return reason;
+      return getSystemErrorMessage(-code);
   }
-}
-
-/** `reason` is the system's text for the error. */
-export function explainWorkingDirectory(reason: string, workingDirectory: string): string {
-  const why =
-    reason === "No such file or directory"
-      ? "the input root has no such directory"
-      : reason === "Not a directory"
-        ? "it is not a directory in the input root"
-        : reason;
-  return `Cannot enter the working directory ${JSON.stringify(workingDirectory)}: ${why}`;
 }
