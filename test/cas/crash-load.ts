@@ -1,0 +1,58 @@
+// The child of crash.test.ts: stores blobs and action results as fast as it can and says what was acknowledged.
+//
+// Usage: node crash-load.ts DATA_DIR SEED FIRST MAX_SIZE. Prints one line per acknowledgement: `b N` for blob N, `r N` for
+// result N, whose blobs are N to N+2. What blob N holds follows from seed and N (crash-blobs.ts). Runs until killed.
+
+import { writeSync } from "node:fs";
+import { StoredActionCache } from "../../src/action-cache/stored-action-cache.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import type { BlobStore } from "../../src/cas/blob-store.ts";
+import { openStorage } from "../../src/cas/storage.ts";
+import { silentLogger } from "../../src/telemetry/log.ts";
+import { MetricsRegistry } from "../../src/telemetry/metrics.ts";
+import { blobOf, resultKey, resultOf } from "./crash-blobs.ts";
+
+const [dataDir = "", seed = "", first = "0", maxSize = ""] = process.argv.slice(2);
+
+const storage = await openStorage({
+  dataDir,
+  maxSizeBytes: Number(maxSize),
+  protectRecentMs: 0,
+  clock: systemClock,
+  logger: silentLogger,
+  metrics: new MetricsRegistry(),
+  threads: 2,
+});
+const cache = new StoredActionCache(storage.values);
+let next = Number(first);
+
+async function work(): Promise<void> {
+  for (;;) {
+    const number = next;
+    next += 3;
+    await Promise.all([number, number + 1, number + 2].map((blob) => store(storage.blobs, blob)));
+    await cache.put(resultKey(seed, number), resultOf(seed, number), { writer: "crash-load" });
+    say(`r ${number}`);
+  }
+}
+
+async function store(blobs: BlobStore, number: number): Promise<void> {
+  const { digest, data } = blobOf(seed, number);
+  if (number % 2 === 0) {
+    await blobs.put(digest, data);
+  } else {
+    const upload = await blobs.openUpload(digest);
+    for (let offset = 0; offset < data.length; offset += 100_000) {
+      await upload.write(new Uint8Array(data.subarray(offset, offset + 100_000)));
+    }
+    await upload.finish();
+  }
+  say(`b ${number}`);
+}
+
+/** Straight to the pipe: a line in a buffer of ours would die with us. */
+function say(line: string): void {
+  writeSync(1, `${line}\n`);
+}
+
+await Promise.all(Array.from({ length: 8 }, work));

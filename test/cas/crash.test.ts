@@ -1,0 +1,115 @@
+// kill -9 at random moments under load: nothing acknowledged may be lost, and nothing may be torn.
+//
+// LEDGE_CRASH_KILLS makes a long run of it (`npm run soak`); LEDGE_CRASH_SEED repeats one.
+
+import { spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, test } from "vitest";
+import { StoredActionCache } from "../../src/action-cache/stored-action-cache.ts";
+import { systemClock } from "../../src/base/clock.ts";
+import { openStorage } from "../../src/cas/storage.ts";
+import { silentLogger } from "../../src/telemetry/log.ts";
+import { MetricsRegistry } from "../../src/telemetry/metrics.ts";
+import { same } from "./blob-store-contract.ts";
+import { blobOf, resultKey, resultOf } from "./crash-blobs.ts";
+
+const KILLS = Number(process.env["LEDGE_CRASH_KILLS"] ?? "8");
+const SEED = process.env["LEDGE_CRASH_SEED"] ?? String(randomInt(2 ** 31));
+
+interface Acknowledged {
+  readonly blobs: Set<number>;
+  readonly results: Set<number>;
+  next: number;
+}
+
+function open(dataDir: string, maxSizeBytes: number) {
+  const metrics = new MetricsRegistry();
+  return openStorage({ dataDir, maxSizeBytes, clock: systemClock, logger: silentLogger, metrics, threads: 1 });
+}
+
+/** Runs the load until some time after its first acknowledgement and kills it there. */
+async function runAndKill(options: { dataDir: string; known: Acknowledged; maxSize: number; afterMs: number }) {
+  const { known } = options;
+  const script = join(import.meta.dirname, "crash-load.ts");
+  const child = spawn(process.execPath, [script, options.dataDir, SEED, String(known.next), String(options.maxSize)], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let text = "";
+  child.stdout.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+  const ended = new Promise<void>((resolve) => child.stdout.on("close", resolve));
+  while (text === "" && child.exitCode === null) await sleep(5);
+  await sleep(options.afterMs);
+  expect(child.exitCode, "the load ended by itself").toBe(null);
+  child.kill("SIGKILL");
+  await ended;
+  for (const line of text.split("\n").slice(0, -1)) {
+    const [kind, number] = [line[0], Number(line.slice(2))];
+    (kind === "b" ? known.blobs : known.results).add(number);
+    known.next = Math.max(known.next, number + 30);
+  }
+}
+
+test("no acknowledged blob or result is lost or torn by kill -9, and no result is incomplete", async () => {
+  console.log(`seed ${SEED}, ${KILLS} kills`);
+  const dataDir = mkdtempSync(join(tmpdir(), "ledge-crash-"));
+  const known: Acknowledged = { blobs: new Set(), results: new Set(), next: 0 };
+  try {
+    for (let kill = 0; kill < KILLS; kill++) {
+      await runAndKill({ dataDir, known, maxSize: 2 ** 40, afterMs: randomInt(200) });
+      const storage = await open(dataDir, 2 ** 40);
+      const cache = new StoredActionCache(storage.values);
+      const lost: string[] = [];
+      for (const number of known.blobs) {
+        const { digest, data } = blobOf(SEED, number);
+        if (!same(await storage.blobs.get(digest), data)) lost.push(`blob ${number} of ${data.length} bytes`);
+      }
+      for (const number of known.results) {
+        const result = await cache.get(resultKey(SEED, number));
+        if (!same(result, resultOf(SEED, number))) lost.push(`result ${number}`);
+      }
+      // Results that were written but never acknowledged must be whole as well.
+      for (let number = 0; number < known.next + 100; number += 3) {
+        if ((await cache.get(resultKey(SEED, number))) === undefined) continue;
+        for (const blob of [number, number + 1, number + 2]) {
+          if (!(await storage.blobs.has(blobOf(SEED, blob).digest))) lost.push(`blob ${blob} of result ${number}`);
+        }
+      }
+      expect(readdirSync(join(dataDir, "tmp"))).toEqual([]);
+      await storage.close();
+      expect(lost, `seed ${SEED}, kill ${kill}`).toEqual([]);
+    }
+    console.log(`${known.blobs.size} blobs and ${known.results.size} results acknowledged, none lost`);
+  } finally {
+    rmSync(dataDir, { recursive: true, force: true });
+  }
+}, 600_000);
+
+test("kill -9 while evicting leaves whole blobs only", async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), "ledge-crash-"));
+  const known: Acknowledged = { blobs: new Set(), results: new Set(), next: 0 };
+  const maxSize = 24 * 2 ** 20;
+  try {
+    for (let kill = 0; kill < Math.ceil(KILLS / 3); kill++) {
+      await runAndKill({ dataDir, known, maxSize, afterMs: 150 + randomInt(250) });
+      const storage = await open(dataDir, maxSize);
+      await storage.loaded;
+      let present = 0;
+      for (const number of known.blobs) {
+        const { digest, data } = blobOf(SEED, number);
+        const stored = await storage.blobs.get(digest);
+        if (stored === undefined) continue;
+        present++;
+        if (!same(stored, data)) throw new Error(`seed ${SEED}: blob ${number} is torn`);
+      }
+      expect(present).toBeGreaterThan(0);
+      expect(storage.stats().usedBytes).toBeLessThan(maxSize * 1.2);
+      await storage.close();
+    }
+  } finally {
+    rmSync(dataDir, { recursive: true, force: true });
+  }
+}, 600_000);
