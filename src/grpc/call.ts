@@ -7,9 +7,17 @@ import { Code, StatusError } from "../base/status.ts";
 import type { RequestStream } from "../http2/request-stream.ts";
 import { decodeBinaryValue } from "./binary-metadata.ts";
 import type { DeadlineEntry, DeadlineWheel } from "./deadline-wheel.ts";
+import { PREFIX_BYTES, putMessagePrefix } from "./message-prefix.ts";
 import type { MethodEntry } from "./method-table.ts";
 import type { Call, ClientCertificate } from "./service.ts";
-import { OK_TRAILERS, RESPONSE_HEAD, statusTrailers, trailersOnly, type Status } from "./status-trailers.ts";
+import {
+  maxTrailerBytes,
+  OK_TRAILERS,
+  RESPONSE_HEAD,
+  statusTrailers,
+  trailersOnly,
+  type Status,
+} from "./status-trailers.ts";
 
 /** What the calls of one transport share. */
 export interface CallHost {
@@ -22,6 +30,9 @@ export interface CallHost {
 
 const OK_STATUS: Status = { code: Code.OK, message: "", details: [] };
 const OK_TRAILERS_ONLY = trailersOnly(OK_STATUS);
+
+/** Reused: `respond` copies it. */
+const PREFIX = new Uint8Array(PREFIX_BYTES);
 
 export abstract class ServerCall implements Call {
   readonly entry: MethodEntry;
@@ -92,13 +103,20 @@ export abstract class ServerCall implements Call {
     });
   }
 
-  /** Ends the call with status OK after `body` (empty: after what was sent before). */
-  protected succeed(body: readonly Uint8Array[]): void {
+  /** Ends the call with status OK after the messages sent before, if any. */
+  protected succeed(): void {
     if (this.#answered) return;
     this.#end(Code.OK);
     if (this.headSent) this.stream.sendTrailers(OK_TRAILERS);
-    else if (body.length === 0) this.stream.respond(OK_TRAILERS_ONLY, [], undefined);
-    else this.stream.respond(RESPONSE_HEAD, body, OK_TRAILERS);
+    else this.stream.respond(OK_TRAILERS_ONLY);
+  }
+
+  /** Ends a unary call with its response. */
+  protected succeedWith(message: Uint8Array): void {
+    if (this.#answered) return;
+    this.#end(Code.OK);
+    putMessagePrefix(PREFIX, message.length);
+    this.stream.respond(RESPONSE_HEAD, { lead: PREFIX, body: message, trailers: OK_TRAILERS });
   }
 
   /** Ends the call with an error, now; whoever still works for it is told by `signal`, `read` and `write`. */
@@ -106,8 +124,9 @@ export abstract class ServerCall implements Call {
     if (this.#answered) return;
     this.#end(status.code);
     this.cancelWork(status);
-    if (this.headSent) this.stream.sendTrailers(statusTrailers(status));
-    else this.stream.respond(trailersOnly(status, 200, this.errorFields(status)), [], undefined);
+    const limits = { maxBytes: maxTrailerBytes(this.stream.maxHeaderListBytes) };
+    if (this.headSent) this.stream.sendTrailers(statusTrailers(status, limits));
+    else this.stream.respond(trailersOnly(status, { ...limits, extra: this.errorFields(status) }));
   }
 
   /** Ends a call whose client has gone. */

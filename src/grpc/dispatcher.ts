@@ -12,7 +12,7 @@ import type { CallHost } from "./call.ts";
 import { DeadlineWheel } from "./deadline-wheel.ts";
 import { ACCEPT_ENCODING } from "./message-encoding.ts";
 import type { MethodEntry, MethodTable } from "./method-table.ts";
-import { trailersOnly } from "./status-trailers.ts";
+import { maxTrailerBytes, trailersOnly } from "./status-trailers.ts";
 import { StreamingCall } from "./stream-call.ts";
 import { parseTimeoutMs } from "./timeout.ts";
 import { UnaryCall } from "./unary-call.ts";
@@ -41,33 +41,40 @@ export class Dispatcher implements CallHost {
   /** Serves one request. */
   accept(stream: RequestStream): void {
     const { headers } = stream;
-    if (headers.count("host") > 1) return refuse(stream, Code.INTERNAL, "Bad request: more than one host header", 400);
+    if (headers.count("host") > 1) {
+      return refuse(stream, {
+        code: Code.INTERNAL,
+        message: "Bad request: more than one host header",
+        httpStatus: 400,
+      });
+    }
     if (!isGrpcContentType(headers.get("content-type"))) return answerWithoutGrpc(stream);
     if (headers.method !== "POST") {
-      return refuse(stream, Code.INTERNAL, `Bad request: method ${headers.method}, expected POST`, 405, [
-        ["allow", "POST"],
-      ]);
+      const message = `Bad request: method ${headers.method}, expected POST`;
+      return refuse(stream, { code: Code.INTERNAL, message, httpStatus: 405, extra: [["allow", "POST"]] });
     }
     const timeoutText = headers.get("grpc-timeout");
     const timeoutMs = timeoutText === undefined ? undefined : parseTimeoutMs(timeoutText);
     if (timeoutText !== undefined && timeoutMs === undefined) {
       const expected = "expected 1 to 8 digits and one of H, M, S, m, u, n";
-      return refuse(
-        stream,
-        Code.INTERNAL,
-        `malformed grpc-timeout ${JSON.stringify(timeoutText.slice(0, 40))}: ${expected}`,
-      );
+      const message = `malformed grpc-timeout ${JSON.stringify(timeoutText.slice(0, 40))}: ${expected}`;
+      return refuse(stream, { code: Code.INTERNAL, message });
     }
-    if (!headers.everyValue("-bin", isBinaryValue)) return refuse(stream, Code.INTERNAL, "A -bin header is not base64");
-    if (headers.count("authorization") > 1)
-      return refuse(stream, Code.UNAUTHENTICATED, "More than one authorization header");
+    if (!headers.everyValue("-bin", isBinaryValue)) {
+      return refuse(stream, { code: Code.INTERNAL, message: "A -bin header is not base64" });
+    }
+    if (headers.count("authorization") > 1) {
+      return refuse(stream, { code: Code.UNAUTHENTICATED, message: "More than one authorization header" });
+    }
     const entry = this.#methods.find(headers.path);
     if (entry === undefined) {
-      return refuse(stream, Code.UNIMPLEMENTED, this.#methods.explainAbsence(headers.path), 200, [ACCEPT_ENCODING]);
+      const message = this.#methods.explainAbsence(headers.path);
+      return refuse(stream, { code: Code.UNIMPLEMENTED, message, extra: [ACCEPT_ENCODING] });
     }
     if (timeoutMs !== undefined && timeoutMs <= 0) {
       entry.count(Code.DEADLINE_EXCEEDED);
-      return refuse(stream, Code.DEADLINE_EXCEEDED, `The deadline of ${headers.path} had passed when the call arrived`);
+      const message = `The deadline of ${headers.path} had passed when the call arrived`;
+      return refuse(stream, { code: Code.DEADLINE_EXCEEDED, message });
     }
     this.#start(stream, entry, timeoutMs);
   }
@@ -103,15 +110,18 @@ export function isGrpcContentType(value: string | undefined): boolean {
   return /^application\/grpc(\+proto)?\s*(;.*)?$/i.test(value);
 }
 
-function refuse(
-  stream: RequestStream,
-  code: Code,
-  message: string,
-  httpStatus = 200,
-  extra: readonly HeaderField[] = [],
-): void {
+interface Refusal {
+  readonly code: Code;
+  readonly message: string;
+  readonly httpStatus?: number;
+  readonly extra?: readonly HeaderField[];
+}
+
+function refuse(stream: RequestStream, refusal: Refusal): void {
+  const { code, message, httpStatus = 200, extra = [] } = refusal;
+  const maxBytes = maxTrailerBytes(stream.maxHeaderListBytes);
   stream.attach(ignoringReceiver);
-  stream.respond(trailersOnly({ code, message, details: NO_DETAILS }, httpStatus, extra), [], undefined);
+  stream.respond(trailersOnly({ code, message, details: NO_DETAILS }, { maxBytes, httpStatus, extra }));
   stream.release();
 }
 
@@ -132,7 +142,8 @@ function answerWithoutGrpc(stream: RequestStream): void {
   const answer = (): void => {
     if (answered) return;
     answered = true;
-    stream.respond(NOT_GRPC, stream.headers.method === "HEAD" ? [] : [PLAIN_TEXT], undefined);
+    if (stream.headers.method === "HEAD") stream.respond(NOT_GRPC);
+    else stream.respond(NOT_GRPC, { body: PLAIN_TEXT });
     stream.release();
   };
   const receiver: RequestReceiver = {

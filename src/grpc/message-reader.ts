@@ -6,13 +6,12 @@
 
 import { Code, StatusError } from "../base/status.ts";
 import { formatBytes } from "../base/units.ts";
+import { PREFIX_BYTES } from "./message-prefix.ts";
 
 export interface ReceivedMessage {
   readonly bytes: Uint8Array;
   readonly compressed: boolean;
 }
-
-const PREFIX_BYTES = 5;
 
 /** Parsed messages that wait; each costs an object, so ten thousand empty messages must not. */
 const MAX_PARSED_MESSAGES = 64;
@@ -88,16 +87,16 @@ export class MessageReader {
     assertMessageFlag(flag, this.#path);
     this.#sizeBytes = ((b3 << 24) | (b2 << 16) | (b1 << 8) | b0) >>> 0;
     assertMessageSize(this.#sizeBytes, this.#maxBytes, this.#path);
-    this.#partial = allocate(Math.min(this.#sizeBytes, FIRST_ALLOCATION_BYTES));
+    this.#partial = allocateMessage(Math.min(this.#sizeBytes, FIRST_ALLOCATION_BYTES));
     this.#filledBytes = 0;
     if (this.#sizeBytes === 0) this.#complete();
     return at;
   }
 
   #readPayload(chunk: Uint8Array, start: number): number {
-    let target = this.#partial ?? allocate(0);
+    let target = this.#partial ?? allocateMessage(0);
     if (this.#filledBytes === target.length) {
-      const whole = allocate(this.#sizeBytes);
+      const whole = allocateMessage(this.#sizeBytes);
       whole.set(target);
       this.#partial = target = whole;
     }
@@ -109,7 +108,7 @@ export class MessageReader {
   }
 
   #complete(): void {
-    this.#ready.push({ bytes: this.#partial ?? allocate(0), compressed: this.#prefix[0] === 1 });
+    this.#ready.push({ bytes: this.#partial ?? allocateMessage(0), compressed: this.#prefix[0] === 1 });
     this.#partial = undefined;
     this.#prefixBytes = 0;
   }
@@ -136,6 +135,6 @@ export function messageTooLarge(size: string, maxBytes: number, path: string): S
 }
 
 /** Storage that shares its ArrayBuffer with nothing, so that it can be transferred to a thread; not zeroed. */
-function allocate(sizeBytes: number): Uint8Array {
+export function allocateMessage(sizeBytes: number): Uint8Array {
   return new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer);
 }

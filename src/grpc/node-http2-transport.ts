@@ -8,7 +8,7 @@ import type { ErrorCode } from "../http2/error-code.ts";
 import type { HeaderBlock } from "../http2/header-block.ts";
 import { sniffProtocol } from "../http2/preface.ts";
 import { RequestHeaders } from "../http2/request-headers.ts";
-import type { ConnectionFacts, RequestReceiver, RequestStream } from "../http2/request-stream.ts";
+import type { ConnectionFacts, RequestReceiver, RequestStream, WholeResponse } from "../http2/request-stream.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import { Http1Handoff } from "./http1-handoff.ts";
 import { Listener, peerName } from "./listener.ts";
@@ -137,6 +137,8 @@ class NodeHttp2Transport implements ServerTransport {
   }
 }
 
+const EMPTY = new Uint8Array(0);
+
 class NodeHttp2Stream implements RequestStream {
   readonly connection: ConnectionFacts;
   readonly headers: RequestHeaders;
@@ -151,6 +153,10 @@ class NodeHttp2Stream implements RequestStream {
     this.#stream = stream;
     this.connection = connection;
     this.headers = headers;
+  }
+
+  get maxHeaderListBytes(): number {
+    return this.#stream.session?.remoteSettings?.maxHeaderListSize ?? Number.POSITIVE_INFINITY;
   }
 
   attach(receiver: RequestReceiver): void {
@@ -189,18 +195,20 @@ class NodeHttp2Stream implements RequestStream {
     // node:http2 credits what the stream's consumer has read, and has no window per stream to raise.
   }
 
-  respond(head: HeaderBlock, body: readonly Uint8Array[], trailers: HeaderBlock | undefined): void {
+  respond(head: HeaderBlock, response?: WholeResponse): void {
     if (this.#over || this.#stream.destroyed) return;
+    const { lead, body = EMPTY, trailers } = response ?? {};
+    const slices = lead === undefined ? [body] : [lead.slice(), body];
     if (trailers !== undefined) {
       this.sendHead(head);
-      this.#writeAll(body, undefined);
+      this.#writeAll(slices, undefined);
       this.sendTrailers(trailers);
       return;
     }
     this.#over = true;
-    this.#stream.respond(toNodeHeaders(head), { endStream: body.length === 0 });
-    if (body.length > 0) {
-      this.#writeAll(body, undefined);
+    this.#stream.respond(toNodeHeaders(head), { endStream: response === undefined });
+    if (response !== undefined) {
+      this.#writeAll(slices, undefined);
       this.#stream.end();
     }
     this.#stopUpload();

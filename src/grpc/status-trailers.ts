@@ -13,6 +13,10 @@ export const MAX_TRAILER_BYTES = 8000;
 /** Octets of grpc-message after percent-encoding (L-29). */
 const MAX_MESSAGE_BYTES = 1024;
 
+/** grpc-status with two digits, and grpc-message without its value, by the count of header lists. */
+const STATUS_FIELD_BYTES = 11 + 2 + 32;
+const MESSAGE_FIELD_BYTES = 12 + 32;
+
 export interface Status {
   readonly code: Code;
   readonly message: string;
@@ -27,22 +31,43 @@ export const RESPONSE_HEAD = new HeaderBlock([[":status", "200"], CONTENT_TYPE])
 /** The trailers of a call that went well. */
 export const OK_TRAILERS = new HeaderBlock([["grpc-status", "0"]]);
 
-/** Trailers after at least one message, or after the head. */
-export function statusTrailers(status: Status): HeaderBlock {
-  if (status.code === Code.OK) return OK_TRAILERS;
-  return new HeaderBlock(statusFields(status, MAX_TRAILER_BYTES));
+export interface TrailerLimits {
+  /** See maxTrailerBytes. */
+  readonly maxBytes: number;
 }
 
-/** The whole response of a call that has no message (G-3). `extra` are further fields, already lower case. */
-export function trailersOnly(status: Status, httpStatus = 200, extra: readonly HeaderField[] = []): HeaderBlock {
+export interface TrailersOnlyOptions extends TrailerLimits {
+  readonly httpStatus?: number;
+  /** Further fields, already lower case. */
+  readonly extra?: readonly HeaderField[];
+}
+
+/** What a client with this SETTINGS_MAX_HEADER_LIST_SIZE gets at most (G-32). */
+export function maxTrailerBytes(peerMaxHeaderListBytes: number): number {
+  return Math.min(MAX_TRAILER_BYTES, peerMaxHeaderListBytes - 192);
+}
+
+/** Trailers after at least one message, or after the head. */
+export function statusTrailers(status: Status, limits: TrailerLimits): HeaderBlock {
+  if (status.code === Code.OK) return OK_TRAILERS;
+  return new HeaderBlock(statusFields(status, limits.maxBytes));
+}
+
+/** The whole response of a call that has no message (G-3). */
+export function trailersOnly(
+  status: Status,
+  options: TrailersOnlyOptions = { maxBytes: MAX_TRAILER_BYTES },
+): HeaderBlock {
+  const { httpStatus = 200, extra = [], maxBytes } = options;
   const head: HeaderField[] = [[":status", String(httpStatus)], CONTENT_TYPE, ...extra];
   const used = new HeaderBlock(head).listSizeBytes;
-  return new HeaderBlock([...head, ...statusFields(status, MAX_TRAILER_BYTES - used)]);
+  return new HeaderBlock([...head, ...statusFields(status, maxBytes - used)]);
 }
 
 function statusFields(status: Status, maxBytes: number): HeaderField[] {
   const fields: HeaderField[] = [["grpc-status", String(status.code)]];
-  const message = percentEncode(status.message, MAX_MESSAGE_BYTES);
+  const messageBytes = Math.min(MAX_MESSAGE_BYTES, maxBytes - STATUS_FIELD_BYTES - MESSAGE_FIELD_BYTES);
+  const message = percentEncode(status.message, Math.max(messageBytes, 0));
   if (message !== "") fields.push(["grpc-message", message]);
   if (status.details.length === 0) return fields;
   const details: HeaderField = ["grpc-status-details-bin", encodeBinaryValue(encodeRpcStatus(status))];

@@ -119,7 +119,7 @@ export class StreamingCall extends ServerCall implements StreamCall, RequestRece
   async #run(): Promise<void> {
     try {
       await this.#handler(this);
-      this.succeed([]);
+      this.succeed();
     } catch (error) {
       // What a handler throws because its call is over is the echo of that end, not news.
       if (this.over === undefined) this.fail(this.host.statusOf(error, this.path));

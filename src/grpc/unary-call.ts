@@ -7,7 +7,8 @@ import { Code, StatusError, toStatusError } from "../base/status.ts";
 import type { RequestReceiver, RequestStream } from "../http2/request-stream.ts";
 import { ServerCall, type CallHost } from "./call.ts";
 import { ACCEPT_ENCODING, decompressMessage } from "./message-encoding.ts";
-import { messagePrefix } from "./message-prefix.ts";
+import { PREFIX_BYTES } from "./message-prefix.ts";
+import { allocateSmall } from "./small-messages.ts";
 import { MessageReader, type ReceivedMessage } from "./message-reader.ts";
 import type { MethodEntry } from "./method-table.ts";
 import type { UnaryHandler } from "./service.ts";
@@ -33,6 +34,23 @@ export class UnaryCall extends ServerCall implements RequestReceiver {
   start(): void {
     this.stream.attach(this);
     if (!this.#started) this.armDeadline();
+  }
+
+  /** The usual small request: headers, message and end came in one read. */
+  onBody(octets: Uint8Array, start: number, end: number): void {
+    const sizeBytes = end - start - PREFIX_BYTES;
+    const plain = sizeBytes >= 0 && octets[start] === 0 && readLength(octets, start + 1) === sizeBytes;
+    if (!plain || sizeBytes > this.entry.maxRequestBytes) {
+      if (end > start) this.onData(octets.subarray(start, end));
+      this.onEnd();
+      return;
+    }
+    this.stream.credit(end - start);
+    this.#started = true;
+    // A copy, since an asynchronous handler still has it when the next read overwrites `octets`.
+    const message = allocateSmall(sizeBytes);
+    message.set(octets.subarray(start + PREFIX_BYTES, end));
+    this.#run(message);
   }
 
   onData(chunk: Uint8Array): void {
@@ -108,7 +126,7 @@ export class UnaryCall extends ServerCall implements RequestReceiver {
   }
 
   #finish(response: Uint8Array): void {
-    this.succeed([messagePrefix(response.length), response]);
+    this.succeedWith(response);
     this.settled();
   }
 
@@ -124,6 +142,10 @@ export class UnaryCall extends ServerCall implements RequestReceiver {
     this.#started = true;
     this.settled();
   }
+}
+
+function readLength(octets: Uint8Array, at: number): number {
+  return ((octets[at]! << 24) | (octets[at + 1]! << 16) | (octets[at + 2]! << 8) | octets[at + 3]!) >>> 0;
 }
 
 export function wrongCardinality(what: string, path: string): StatusError {

@@ -9,3 +9,24 @@ export function sniffProtocol(octets: Uint8Array): "http2" | "http1" | "undecide
   for (let index = 0; index < count; index++) if (octets[index] !== CLIENT_PREFACE[index]) return "http1";
   return count === CLIENT_PREFACE.length ? "http2" : "undecided";
 }
+
+/** What HTTP/1.1 clients of this server may send; WebDAV's for key-value clients. */
+const HTTP1_METHODS = [
+  "GET",
+  "HEAD",
+  "PUT",
+  "POST",
+  "DELETE",
+  "OPTIONS",
+  "PATCH",
+  "TRACE",
+  "CONNECT",
+  "PROPFIND",
+  "MKCOL",
+];
+
+/** Whether the octets begin, as far as they go, with a method and a space. */
+export function mayBeHttp1(octets: Uint8Array): boolean {
+  const text = Buffer.from(octets.buffer, octets.byteOffset, Math.min(octets.length, 9)).toString("latin1");
+  return HTTP1_METHODS.some((method) => text.startsWith(`${method} `) || `${method} `.startsWith(text));
+}

@@ -23,6 +23,11 @@ export interface PeerCertificate {
 
 /** Gets the request's body. After `onAbort` nothing more is called. */
 export interface RequestReceiver {
+  /**
+   * The whole body and its end at once, in place of onData and onEnd, when it is there already. Octets `start` to `end`
+   * are valid during the call only, and owed back like those of onData.
+   */
+  onBody?(octets: Uint8Array, start: number, end: number): void;
   /** A part of the body, valid during the call only. Its octets are owed back through `credit`. */
   onData(chunk: Uint8Array): void;
   /** The client has half-closed. */
@@ -38,6 +43,12 @@ export const ignoringReceiver: RequestReceiver = {
   onAbort: () => undefined,
 };
 
+export interface WholeResponse {
+  readonly lead?: Uint8Array | undefined;
+  readonly body: Uint8Array;
+  readonly trailers?: HeaderBlock | undefined;
+}
+
 /** After an abort, a reset or the end of the response every method is a no-op. */
 export interface RequestStream {
   readonly connection: ConnectionFacts;
@@ -48,11 +59,14 @@ export interface RequestStream {
   credit(sizeBytes: number): void;
   /** Announces that at least `sizeBytes` more octets of body are wanted (FC-15). */
   expect(sizeBytes: number): void;
+  /** What the client takes of response fields (SETTINGS_MAX_HEADER_LIST_SIZE), by the count of HeaderBlock. */
+  readonly maxHeaderListBytes: number;
   /**
-   * Sends the whole response. Without trailers the body (or, when it is empty, the head) ends the stream. Octets of
-   * `body` are the stream's until sent. When the request has not ended, RST_STREAM(NO_ERROR) follows (F-63).
+   * Sends the whole response: head, `lead` and `body` (its octets are the stream's until sent, those of `lead` are
+   * copied), trailers. Without trailers the body (or, when it is empty, the head) ends the stream. When the request has
+   * not ended, RST_STREAM(NO_ERROR) follows (F-63).
    */
-  respond(head: HeaderBlock, body: readonly Uint8Array[], trailers: HeaderBlock | undefined): void;
+  respond(head: HeaderBlock, response?: WholeResponse): void;
   /** Sends the response's head; body and trailers follow. */
   sendHead(head: HeaderBlock): void;
   /** Sends a part of the body and calls `taken` once when the next one is wanted. One at a time. Never calls it after an abort. */
