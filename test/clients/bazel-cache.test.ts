@@ -4,18 +4,19 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { localCount } from "../../examples/process-summary.ts";
 import { Bazel, everything, type BazelResult } from "../support/bazel.ts";
 import { LedgeServer } from "../support/ledge-server.ts";
+import { patient } from "../support/patience.ts";
 
 let server: LedgeServer;
 let bazel: Bazel;
 
 beforeAll(async () => {
   [server, bazel] = await Promise.all([LedgeServer.start({ flags: ["--slots", "0"] }), Bazel.create()]);
-});
+}, patient.timeout);
 
 afterAll(async () => {
   await bazel?.[Symbol.asyncDispose]();
   await server?.[Symbol.asyncDispose]();
-});
+}, patient.timeout);
 
 async function cleanBuild(...args: readonly string[]): Promise<BazelResult> {
   await bazel.expectSuccess("clean");
@@ -32,7 +33,7 @@ async function expectColdThenHits(...args: readonly string[]): Promise<void> {
   expect(await server.executedActions()).toBe(0);
 }
 
-describe("Bazel with --remote_cache", () => {
+describe("Bazel with --remote_cache", patient, () => {
   test("stores over gRPC what ran here, and finds all of it after `bazel clean`", async () => {
     await expectColdThenHits(`--remote_cache=grpc://${server.address}`);
   });

@@ -11,6 +11,7 @@ import { localCount } from "../../examples/process-summary.ts";
 import { Bazel, everything, type BazelResult } from "../support/bazel.ts";
 import { runOrThrow } from "../support/child-output.ts";
 import { LedgeServer } from "../support/ledge-server.ts";
+import { patient } from "../support/patience.ts";
 
 let server: LedgeServer;
 let bazel: Bazel;
@@ -19,12 +20,12 @@ let cold: BazelResult;
 beforeAll(async () => {
   [server, bazel] = await Promise.all([LedgeServer.start(), Bazel.create()]);
   cold = await build();
-});
+}, patient.timeout);
 
 afterAll(async () => {
   await bazel?.[Symbol.asyncDispose]();
   await server?.[Symbol.asyncDispose]();
-});
+}, patient.timeout);
 
 function build(...args: readonly string[]): Promise<BazelResult> {
   return bazel.expectSuccess("build", ...remote(), ...args, everything);
@@ -46,7 +47,7 @@ async function expectAllHits(...args: readonly string[]): Promise<BazelResult> {
   return warm;
 }
 
-describe("Bazel with --remote_executor", () => {
+describe("Bazel with --remote_executor", patient, () => {
   test("runs every action of a cold build in ledge and none here", async () => {
     expect(cold.processes.get("remote")).toBeGreaterThan(45);
     expect(cold.processes.has("remote cache hit")).toBe(false);

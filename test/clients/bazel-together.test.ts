@@ -4,15 +4,16 @@ import { expect, test } from "vitest";
 import { localCount } from "../../examples/process-summary.ts";
 import { Bazel, everything, type BazelResult } from "../support/bazel.ts";
 import { LedgeServer } from "../support/ledge-server.ts";
+import { patient } from "../support/patience.ts";
 
 const builds = 8;
 
-test("eight builds at once all succeed, and every action runs once or is shared", async () => {
+test("eight builds at once all succeed, and every action runs once or is shared", patient, async () => {
   await using server = await LedgeServer.start();
   const args = ["--config=ledge", `--remote_executor=grpc://${server.address}`, "--jobs=8", everything];
   const running = Array.from({ length: builds }, async (): Promise<BazelResult> => {
     await using bazel = await Bazel.create();
-    return bazel.expectSuccess("build", ...args);
+    return await bazel.expectSuccess("build", ...args); // awaited here: the next line of this block is the disposal
   });
   const results = await Promise.all(running);
   const actions = new Set(results.map(remoteCount));

@@ -11,6 +11,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { runToEnd } from "../support/child-output.ts";
 import { buildboxCasdPath } from "../support/fetched-clients.ts";
 import { LedgeServer } from "../support/ledge-server.ts";
+import { patient } from "../support/patience.ts";
 import { runPythonScript } from "../support/python-script.ts";
 import { TemporaryFolder } from "../support/temporary-folder.ts";
 
@@ -19,14 +20,14 @@ let folder: TemporaryFolder;
 
 beforeAll(async () => {
   [server, folder] = await Promise.all([LedgeServer.start(), TemporaryFolder.create("casd"), buildboxCasdPath()]);
-}, 300_000);
+}, patient.timeout);
 
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
   await folder?.[Symbol.asyncDispose]();
-});
+}, patient.timeout);
 
-test("what one casd captures into ledge, another one with an empty cache stages and finds", async () => {
+test("what one casd captures into ledge, another one with an empty cache stages and finds", patient, async () => {
   const source = join(folder.path, "source");
   await mkdir(join(source, "deep/er"), { recursive: true });
   await mkdir(join(source, "empty"));
@@ -44,7 +45,7 @@ test("what one casd captures into ledge, another one with an empty cache stages 
 });
 
 // Every answer is the same: status codes, sizes, bytes (as digests), what is missing, what a tree holds.
-test("ledge answers as casd does", async () => {
+test("ledge answers as casd does", patient, async () => {
   await using casd = await Casd.start(join(folder.path, "casd3"), []);
   const salt = `salt-${process.hrtime.bigint()}`;
   const [ours, theirs] = await Promise.all([

@@ -3,6 +3,7 @@
 import { writeFile } from "node:fs/promises";
 import { expect, test } from "vitest";
 import { LedgeServer } from "../support/ledge-server.ts";
+import { patient } from "../support/patience.ts";
 import { runPythonScript } from "../support/python-script.ts";
 import { TemporaryFolder } from "../support/temporary-folder.ts";
 
@@ -10,7 +11,7 @@ import { TemporaryFolder } from "../support/temporary-folder.ts";
 // root a user namespace lends the right to mount.
 const namespaces = process.getuid?.() === 0 ? ["--mount"] : ["--user", "--map-root-user", "--mount"];
 
-test("a full disk refuses writes, serves reads, and takes writes again once there is room", async () => {
+test("a full disk refuses writes, serves reads, and takes writes again once there is room", patient, async () => {
   await using folder = await TemporaryFolder.create("disk-full");
   const mount = `mount -t tmpfs -o size=192m tmpfs ${folder.path} && exec "$@"`;
   await using server = await LedgeServer.start({

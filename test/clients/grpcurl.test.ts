@@ -5,17 +5,18 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { runToEnd, type ChildOutput } from "../support/child-output.ts";
 import { grpcurlPath } from "../support/fetched-clients.ts";
 import { LedgeServer } from "../support/ledge-server.ts";
+import { patient } from "../support/patience.ts";
 
 let server: LedgeServer;
 let grpcurl: string;
 
 beforeAll(async () => {
   [server, grpcurl] = await Promise.all([LedgeServer.start(), grpcurlPath()]);
-}, 600_000);
+}, patient.timeout);
 
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
-});
+}, patient.timeout);
 
 function run(...args: readonly string[]): Promise<ChildOutput> {
   return runToEnd(grpcurl, ["-plaintext", ...args]);
@@ -29,7 +30,7 @@ async function call(method: string, request: unknown): Promise<unknown> {
 
 const reapi = "build.bazel.remote.execution.v2";
 
-describe("grpcurl through reflection", () => {
+describe("grpcurl through reflection", patient, () => {
   test("lists every service of the server", async () => {
     const output = await run(server.address, "list");
     expect(output.stdout.trim().split("\n")).toEqual(

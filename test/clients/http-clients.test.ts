@@ -12,19 +12,20 @@ import { localCount } from "../../examples/process-summary.ts";
 import { Bazel, everything } from "../support/bazel.ts";
 import { runOrThrow, type ChildOutput } from "../support/child-output.ts";
 import { LedgeServer } from "../support/ledge-server.ts";
+import { patient } from "../support/patience.ts";
 import { TemporaryFolder } from "../support/temporary-folder.ts";
 
 let server: LedgeServer;
 
 beforeAll(async () => {
   server = await LedgeServer.start();
-});
+}, patient.timeout);
 
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
-});
+}, patient.timeout);
 
-describe("HTTP clients", () => {
+describe("HTTP clients", patient, () => {
   test("Bazel, ccache (layouts bazel and subdirs), WebDAV and Gradle work in one server at once", async () => {
     await Promise.all([bazelOverHttp(), ccache("bazel"), ccache("subdirs"), webdavLikeSccache(), gradle()]);
     expect((await fetch(`http://${server.address}/status`)).status).toBe(200);

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { runToEnd } from "../support/child-output.ts";
 import { LedgeServer, ledgeCommand } from "../support/ledge-server.ts";
+import { patient } from "../support/patience.ts";
 import { runPythonScript } from "../support/python-script.ts";
 import { TemporaryFolder } from "../support/temporary-folder.ts";
 
@@ -15,6 +16,8 @@ async function startAction(server: LedgeServer): Promise<{ input: string; second
   const seconds = `${600 + Math.random() * 300}`;
   const output = await runPythonScript("start_action", server.address, input, seconds);
   expect(output.exitCode, `${output.stdout}\n${output.stderr}\n${server.log}`).toBe(0);
+  // The stage is announced before the sandbox has started the process.
+  for (let i = 0; i < 100 && (await processesOf(seconds)).length === 0; i++) await sleep(50);
   expect(await processesOf(seconds)).not.toEqual([]);
   expect(await filesNamed(server.dataDir, input)).not.toEqual([]);
   return { input, seconds };
@@ -45,7 +48,7 @@ async function expectNoProcess(seconds: string): Promise<void> {
   expect(await processesOf(seconds)).toEqual([]);
 }
 
-describe("a server that ended", () => {
+describe("a server that ended", patient, () => {
   test("by SIGKILL leaves no process, and after the next start no mount and no build directory", async () => {
     await using server = await LedgeServer.start();
     const { input, seconds } = await startAction(server);
@@ -74,7 +77,7 @@ describe("a server that ended", () => {
   });
 });
 
-describe("one data directory", () => {
+describe("one data directory", patient, () => {
   test("is refused to a second server, which names the pid of the first", async () => {
     await using server = await LedgeServer.start();
     const [program = "", ...args] = await ledgeCommand();

@@ -4,19 +4,20 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { LedgeServer } from "../support/ledge-server.ts";
+import { patient } from "../support/patience.ts";
 import { runPythonScript } from "../support/python-script.ts";
 
 let server: LedgeServer;
 
 beforeAll(async () => {
   server = await LedgeServer.start();
-});
+}, patient.timeout);
 
 afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
-});
+}, patient.timeout);
 
-describe("a scripted client finds everything right:", () => {
+describe("a scripted client finds everything right:", patient, () => {
   test.each([
     ["bazel8", "Bazel 8: zstd, output_paths, WaitExecution, lost inputs"],
     ["buck2", "Buck2: execution_metadata and tree_digest always, committed_size of compressed writes"],
@@ -26,13 +27,9 @@ describe("a scripted client finds everything right:", () => {
     ["buildbox", "BuildBox: full batches, 1 MiB chunks, GetTree"],
     ["blake3_build", "a build of which every digest is BLAKE3"],
     ["small_headers", "grpc-java's 8 KiB of headers and 5,000 missing inputs"],
-  ])(
-    "%s (%s)",
-    async (name) => {
-      const output = await runPythonScript(name, server.address);
-      expect(output.exitCode, `${output.stdout}\n${output.stderr}`).toBe(0);
-      expect(output.stdout).toContain("right: ");
-    },
-    90_000,
-  );
+  ])("%s (%s)", async (name) => {
+    const output = await runPythonScript(name, server.address);
+    expect(output.exitCode, `${output.stdout}\n${output.stderr}`).toBe(0);
+    expect(output.stdout).toContain("right: ");
+  });
 });

@@ -6,6 +6,7 @@ def _tree_impl(ctx):
         outputs = [directory],
         command = """
 set -eu
+mkdir -p "$1"
 cd "$1"
 i=0
 while [ $i -lt "$2" ]; do

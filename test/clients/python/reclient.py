@@ -60,12 +60,7 @@ def check_resumed_execution(client):
     data = unique("input")
     root = reapi.directory(files=[("in", digest_of(data), False)])
     command = reapi.shell("sleep 1; cp in out", output_paths=["out"])
-    platform = re.Platform(
-        properties=[
-            re.Platform.Property(name="OSFamily", value="linux"),
-            re.Platform.Property(name="container-image", value="docker://example.invalid/image@sha256:0"),
-        ]
-    )
+    platform = re.Platform(properties=[re.Platform.Property(name="OSFamily", value="Linux")])
     action = reapi.upload_action(client, command, root, [data], platform=platform)
     stream = client.Execute(re.ExecuteRequest(action_digest=action))
     name = next(stream).name
