@@ -1,6 +1,6 @@
 // The seam of the server transport: sockets in, calls out, HTTP/1.1 handed on.
 //
-// Implementations: src/grpc/ (product) and the node:http2 one (first version, later the oracle in the tests).
+// Implementations: transport.ts (product) and one over node:http2 in test/grpc/ (oracle).
 
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Logger } from "../telemetry/log.ts";

@@ -1,6 +1,6 @@
 // The seam between HTTP/2 and what is served over it: one request and its response.
 //
-// Implementations: our own stream (src/http2/) and one over node:http2. Pushed on the way in, because bytes arrive when
+// Implementations: stream.ts, and one over node:http2 in the tests. Pushed on the way in, because bytes arrive when
 // they arrive; back pressure is credit: octets count against the stream's window until `credit` gives them back.
 
 import type { ErrorCode } from "./error-code.ts";

@@ -1,19 +1,20 @@
-// The transport over node:http2: the first version, and the independent oracle of our own HTTP/2.
+// The transport over node:http2: the independent oracle of our own HTTP/2 in contract and differential tests.
 //
-// Invariant: services cannot tell it from the product's. It lacks the attack budgets of section 5 beyond what Node has.
+// Invariant: services cannot tell it from the product's. It shares the gRPC layer and nothing below it; it lacks the attack
+// budgets beyond what Node has.
 
 import { createServer, constants, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
-import type { ErrorCode } from "../http2/error-code.ts";
-import type { HeaderBlock } from "../http2/header-block.ts";
-import { sniffProtocol } from "../http2/preface.ts";
-import { RequestHeaders } from "../http2/request-headers.ts";
-import type { ConnectionFacts, RequestReceiver, RequestStream, WholeResponse } from "../http2/request-stream.ts";
-import { Dispatcher } from "./dispatcher.ts";
-import { Http1Handoff } from "./http1-handoff.ts";
-import { Listener, peerName } from "./listener.ts";
-import { MethodTable } from "./method-table.ts";
-import type { ListenAddress, ServerTransport, TransportOptions } from "./server.ts";
+import type { ErrorCode } from "../../src/http2/error-code.ts";
+import type { HeaderBlock } from "../../src/http2/header-block.ts";
+import { sniffProtocol } from "../../src/http2/preface.ts";
+import { RequestHeaders } from "../../src/http2/request-headers.ts";
+import type { ConnectionFacts, RequestReceiver, RequestStream, WholeResponse } from "../../src/http2/request-stream.ts";
+import { Dispatcher } from "../../src/grpc/dispatcher.ts";
+import { Http1Handoff } from "../../src/grpc/http1-handoff.ts";
+import { Listener, peerName } from "../../src/grpc/listener.ts";
+import { MethodTable } from "../../src/grpc/method-table.ts";
+import type { ListenAddress, ServerTransport, TransportOptions } from "../../src/grpc/server.ts";
 
 const MAX_CONCURRENT_STREAMS = 1024;
 const STREAM_WINDOW_BYTES = 1024 * 1024;
