@@ -4,6 +4,7 @@ import { MemoryActionCache } from "../../src/action-cache/memory-action-cache.ts
 import { ManualClock } from "../../src/base/clock.ts";
 import { Code, StatusError } from "../../src/base/status.ts";
 import { DigestFunction, sha256Hex } from "../../src/digest/digest.ts";
+import { ActionResult } from "../../src/proto/remote_execution.ts";
 import type { Operation } from "../../src/scheduler/operation.ts";
 import { Scheduler, type ExecuteJob, type OperationView } from "../../src/scheduler/scheduler.ts";
 import { silentLogger } from "../../src/telemetry/log.ts";
@@ -48,7 +49,7 @@ export class ManualExecutor implements Executor {
       signal,
       finish: async (outcome = {}) => {
         this.running.splice(this.running.indexOf(action), 1);
-        const result = Buffer.from(nameOf(job));
+        const result = resultSaying(nameOf(job));
         if (job.cacheable && outcome.status === undefined) await this.#actionCache.put(keyOf(job), result, {});
         resolve({ result, status: undefined, ...outcome });
         await settle();
@@ -56,7 +57,7 @@ export class ManualExecutor implements Executor {
     };
     signal.addEventListener("abort", () => {
       const status = new StatusError(Code.CANCELLED, "killed");
-      void action.finish({ result: Buffer.from("partial"), status });
+      void action.finish({ result: resultSaying("partial"), status });
     });
     this.running.push(action);
     return promise;
@@ -98,7 +99,7 @@ export class SchedulerFixture {
   }
 
   async cache(name: string): Promise<void> {
-    await this.actionCache.put(keyOf(jobOf(name)), Buffer.from(name), {});
+    await this.actionCache.put(keyOf(jobOf(name)), resultSaying(name), {});
   }
 
   async advance(ms: number): Promise<void> {
@@ -144,6 +145,16 @@ export function jobOf(name: string, invocation?: string, extra: Partial<ActionJo
     actionMnemonic: undefined,
     ...extra,
   };
+}
+
+/** A result whose stdout is `text`. */
+export function resultSaying(text: string): Uint8Array {
+  return ActionResult.encode({ stdoutRaw: Buffer.from(text) });
+}
+
+/** What an ended operation's result says. */
+export function textOf(operation: Operation): string {
+  return Buffer.from(ActionResult.decode(operation.end!.result!).stdoutRaw).toString();
 }
 
 function nameOf(job: ActionJob): string {

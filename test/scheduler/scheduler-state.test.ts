@@ -1,5 +1,6 @@
 // The scheduler's state against a naive re-implementation, over random histories.
 
+import { deepEqual, equal } from "node:assert/strict";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Code, StatusError } from "../../src/base/status.ts";
@@ -87,10 +88,10 @@ class Pair {
   compare(): void {
     const mine = Array.from(this.#state.list(), describe);
     const theirs = this.#naive.visible().map(({ name, stage, end, watchers }) => ({ name, stage, end, watchers }));
-    expect(mine).toEqual(theirs);
-    expect(this.#state.queueDepth).toBe(this.#naive.queued.length);
-    expect(this.#state.executingCount).toBe(this.#naive.executing.length);
-    expect(this.#state.unfinishedCount).toBe(this.#naive.operations.filter(({ end }) => end === undefined).length);
+    deepEqual(mine, theirs);
+    equal(this.#state.queueDepth, this.#naive.queued.length);
+    equal(this.#state.executingCount, this.#naive.executing.length);
+    equal(this.#state.unfinishedCount, this.#naive.operations.filter(({ end }) => end === undefined).length);
   }
 
   #submit(request: { key?: string | undefined; usesCache: boolean; priority: number; invocation: string }): void {
@@ -111,10 +112,10 @@ class Pair {
       this.#now,
     );
     const taskId = this.#naive.submit(name, { ...request, key: request.key, usesCache }, this.#now);
-    expect(isNew).toBe(!this.#tasks.has(taskId));
+    equal(isNew, !this.#tasks.has(taskId));
     this.#operations.set(name, operation);
     if (isNew) this.#tasks.set(taskId, task);
-    else expect(this.#tasks.get(taskId)).toBe(task);
+    else equal(this.#tasks.get(taskId), task);
   }
 
   #answer(pick: number, isHit: boolean): void {
@@ -126,14 +127,14 @@ class Pair {
       this.#state.answerFromCache(task, Buffer.from("result"), this.#now);
       this.#naive.hit(chosen.id, this.#now);
     } else {
-      expect(this.#state.admit(task, this.#now)).toBe(this.#naive.admit(chosen.id, this.#now));
+      equal(this.#state.admit(task, this.#now), this.#naive.admit(chosen.id, this.#now));
     }
   }
 
   #start(): void {
     const started = this.#state.start(this.#now);
     const id = this.#naive.start();
-    expect(started?.task).toBe(id === undefined ? undefined : this.#tasks.get(id));
+    equal(started?.task, id === undefined ? undefined : this.#tasks.get(id));
   }
 
   #finish(pick: number): void {
@@ -168,13 +169,13 @@ class Pair {
     const reason = new StatusError(Code.CANCELLED, "by the test");
     const killed = this.#state.cancel(this.#operations.get(name)!, reason, this.#now);
     const id = this.#naive.cancel(name, this.#now);
-    expect(killed).toBe(id === undefined ? undefined : this.#tasks.get(id));
+    equal(killed, id === undefined ? undefined : this.#tasks.get(id));
   }
 
   #wait(ms: number): void {
     this.#now += ms;
     const orphans = this.#state.orphans(this.#now).map(({ name }) => name);
-    expect(orphans.toSorted()).toEqual(this.#naive.orphans(this.#now).toSorted());
+    deepEqual(orphans.toSorted(), this.#naive.orphans(this.#now).toSorted());
     for (const name of orphans) this.#cancel(name);
     this.#state.expire(this.#now);
     this.#naive.expire(this.#now);

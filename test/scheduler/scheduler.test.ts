@@ -3,7 +3,7 @@
 import { expect, test } from "vitest";
 import { Code, StatusError } from "../../src/base/status.ts";
 import { Stage } from "../../src/scheduler/operation.ts";
-import { jobOf, SchedulerFixture, settle, Watcher } from "./scheduler-fixture.ts";
+import { jobOf, SchedulerFixture, settle, textOf, Watcher } from "./scheduler-fixture.ts";
 
 const { CACHE_CHECK, QUEUED, EXECUTING, COMPLETED } = Stage;
 
@@ -47,7 +47,7 @@ test("submit() runs equal actions once and gives everybody the result", async ()
   expect(new Set(operations.map(({ name }) => name)).size).toBe(3);
   expect(executor.running).toHaveLength(1);
   await executor.running[0]!.finish();
-  expect(operations.map(({ end }) => Buffer.from(end!.result!).toString())).toEqual(["a", "a", "a"]);
+  expect(operations.map(textOf)).toEqual(["a", "a", "a"]);
   expect(executor.started).toEqual(["a"]);
 });
 
@@ -180,7 +180,7 @@ test("an operation that nobody watches for 60 s is cancelled and its action kill
   await advance(2000);
   expect(executor.running).toHaveLength(0);
   expect(operation.end).toMatchObject({ status: { code: Code.CANCELLED } });
-  expect(Buffer.from(operation.end!.result!).toString()).toBe("partial");
+  expect(textOf(operation)).toBe("partial");
 });
 
 test("a watcher that comes back within the grace period keeps the action alive", async () => {
@@ -212,7 +212,7 @@ test("cancel() of the last operation kills the action and keeps what it left", a
   await settle();
   expect(executor.running).toHaveLength(0);
   expect(operation.end).toMatchObject({ status: { code: Code.CANCELLED } });
-  expect(Buffer.from(operation.end!.result!).toString()).toBe("partial");
+  expect(textOf(operation)).toBe("partial");
   expect(() => scheduler.cancel("operations/unknown")).toThrow(expect.objectContaining({ code: Code.NOT_FOUND }));
 });
 
