@@ -7,7 +7,7 @@ import { homedir, tmpdir, totalmem } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { formatBytes } from "../base/units.ts";
 import type { ListenAddress, TlsOptions } from "../grpc/server.ts";
-import type { ServerConfig } from "../server/config.ts";
+import type { PlatformConfig, ServerConfig } from "../server/config.ts";
 import { parseFlags, UsageError, type FlagValues } from "./flag.ts";
 import { defaultSlots, SERVE_FLAGS, type SizeLimit } from "./serve-flags.ts";
 import { takeActivatedSockets } from "./socket-activation.ts";
@@ -45,6 +45,7 @@ export function readServeArguments(args: readonly string[], environment: Environ
       slots: values.slots[0] ?? defaultSlots(),
       sandbox: values.sandbox[0] ?? "auto",
       bwrapPath: values.bwrapPath[0],
+      platform: readPlatform(values),
       logLevel: values.logLevel[0] ?? "info",
       logFormat: values.logFormat[0] ?? "text",
       drainTimeoutMs: values.drainTimeoutMs[0] ?? 30_000,
@@ -133,6 +134,19 @@ function mkdirDataDir(dataDir: string): void {
       `--data-dir: cannot create "${dataDir}": ${error instanceof Error ? error.message : String(error)}`,
     );
   }
+}
+
+function readPlatform(values: Values): PlatformConfig {
+  const properties = new Map<string, string[]>();
+  for (const { name, value } of values.properties) properties.set(name, [...(properties.get(name) ?? []), value]);
+  return {
+    allowNetwork: values.allow.includes("network"),
+    properties,
+    ignoredProperties: new Set(values.ignoredProperties),
+    images: new Map(values.images.map(({ name, path }) => [name, path])),
+    mounts: values.mounts,
+    rootInstances: new Set(values.rootInstances),
+  };
 }
 
 function resolveTimeouts(values: Values): Pick<ServerConfig, "defaultActionTimeoutMs" | "maxActionTimeoutMs"> {

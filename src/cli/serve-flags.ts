@@ -76,6 +76,54 @@ export const SERVE_FLAGS = {
     accepts: "a path",
     parse: parsePath,
   }),
+  allow: flag({
+    name: "allow",
+    placeholder: "WHAT",
+    repeatable: true,
+    help: "What actions may ask for by platform property: network",
+    accepts: "network",
+    parse: oneOf(["network"] as const),
+  }),
+  properties: flag({
+    name: "property",
+    placeholder: "NAME=VALUE",
+    repeatable: true,
+    help: "A platform property this server has; actions that ask for another value are refused",
+    accepts: "NAME=VALUE",
+    parse: parsePair,
+  }),
+  ignoredProperties: flag({
+    name: "ignore-property",
+    placeholder: "NAME",
+    repeatable: true,
+    help: "A platform property to accept without effect",
+    accepts: "the name of a property",
+    parse: (text) => (text === "" || text.includes("=") ? undefined : text),
+  }),
+  images: flag({
+    name: "image",
+    placeholder: "NAME=DIR",
+    repeatable: true,
+    help: "An unpacked root file system for actions whose container-image is NAME",
+    accepts: "NAME=DIR",
+    parse: parseNamedPath,
+  }),
+  mounts: flag({
+    name: "mount",
+    placeholder: "DIR[:INSIDE]",
+    repeatable: true,
+    help: "A folder of this machine that every action sees read-only, such as /nix/store",
+    accepts: "an absolute path, or two with a colon between",
+    parse: parseMount,
+  }),
+  rootInstances: flag({
+    name: "input-root-as-root",
+    placeholder: "INSTANCE",
+    repeatable: true,
+    help: "Instance name whose actions bring a whole root file system as input root (BuildStream)",
+    accepts: "an instance name",
+    parse: (text) => text,
+  }),
   maxQueueDepth: flag({
     name: "max-queue-depth",
     placeholder: "N",
@@ -226,6 +274,23 @@ function parseOpaquePrefix(text: string): string | undefined {
   const path = text.replace(/\/+$/, "");
   if (!/^(\/[\w.~-]+)+$/.test(path)) return undefined;
   return /\/(cas|ac|status|metrics)(\/|$)/.test(path) || /\/\.\.?(\/|$)/.test(path) ? undefined : path;
+}
+
+/** Splits at the first "=" that has something on both sides; image names contain none. */
+function parsePair(text: string): { readonly name: string; readonly value: string } | undefined {
+  const at = text.indexOf("=");
+  return at > 0 && at < text.length - 1 ? { name: text.slice(0, at), value: text.slice(at + 1) } : undefined;
+}
+
+function parseNamedPath(text: string): { readonly name: string; readonly path: string } | undefined {
+  const pair = parsePair(text);
+  return pair === undefined ? undefined : { name: pair.name, path: resolve(pair.value) };
+}
+
+function parseMount(text: string): { readonly source: string; readonly destination: string } | undefined {
+  const [source = "", destination = source, ...rest] = text.split(":");
+  const isFine = [source, destination].every((path) => path.startsWith("/") && !path.split("/").includes(".."));
+  return isFine && rest.length === 0 ? { source, destination } : undefined;
 }
 
 function parsePath(text: string): string | undefined {

@@ -19,7 +19,7 @@ import type { Executor } from "../worker/executor.ts";
 import { FileCache } from "../worker/file-cache.ts";
 import { FileThreads } from "../worker/file-threads.ts";
 import { canonicalIsa, type PlatformOffer } from "../worker/platform-properties.ts";
-import type { ServerConfig } from "./config.ts";
+import type { PlatformConfig, ServerConfig } from "./config.ts";
 
 /** Whether actions run here, and if not, why; the words go to the operator and to clients that call Execute. */
 export type ExecutionStatus =
@@ -109,9 +109,12 @@ async function openExecutor(
     buildDirectories,
     inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache },
     digestOf,
-    platform: platformOffer(workerName),
-    rootModeOf: () => "host",
-    mounts: [],
+    platform: platformOffer(workerName, config.platform),
+    rootModeOf: (instanceName) => (config.platform.rootInstances.has(instanceName) ? "input-root" : "host"),
+    mounts: config.platform.mounts.map((mount) => ({
+      mount: { ...mount, writable: false, optional: false },
+      condition: undefined,
+    })),
     defaultTimeoutMs: config.defaultActionTimeoutMs,
     maxTimeoutMs: config.maxActionTimeoutMs,
     limits: { maxLogBytes: config.maxLogBytes, maxPids: MAX_PIDS },
@@ -123,17 +126,17 @@ async function openExecutor(
   });
 }
 
-function platformOffer(workerName: string): PlatformOffer {
+function platformOffer(workerName: string, platform: PlatformConfig): PlatformOffer {
   return {
     osFamily: "linux",
     isa: [canonicalIsa(process.arch === "x64" ? "x86_64" : process.arch === "arm64" ? "aarch64" : process.arch)],
     cores: availableParallelism(),
     memoryBytes: totalmem(),
     workerName,
-    properties: new Map(),
-    ignored: new Set(),
-    images: new Map(),
-    allowNetwork: false,
+    properties: platform.properties,
+    ignored: platform.ignoredProperties,
+    images: platform.images,
+    allowNetwork: platform.allowNetwork,
   };
 }
 

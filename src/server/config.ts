@@ -15,6 +15,8 @@ export interface ServerConfig {
   /** auto: cache only when no sandbox works; require: refuse to start then; none: run actions unprotected. */
   readonly sandbox: "auto" | "require" | "none";
   readonly bwrapPath: string | undefined;
+  /** What the platform properties of actions may ask for, and what they see of this machine. */
+  readonly platform: PlatformConfig;
   readonly logLevel: LogLevel;
   readonly logFormat: "text" | "json";
   readonly drainTimeoutMs: number;
@@ -26,4 +28,17 @@ export interface ServerConfig {
   readonly orphanGraceMs: number;
   readonly maxQueueDepth: number;
   readonly tls: TlsOptions | undefined;
+}
+
+export interface PlatformConfig {
+  readonly allowNetwork: boolean;
+  /** A request that names one of these properties must ask for one of its values. */
+  readonly properties: ReadonlyMap<string, readonly string[]>;
+  readonly ignoredProperties: ReadonlySet<string>;
+  /** Root directories of unpacked images, by the name actions ask for. */
+  readonly images: ReadonlyMap<string, string>;
+  /** Seen read-only by every action. */
+  readonly mounts: readonly { readonly source: string; readonly destination: string }[];
+  /** Instance names whose actions have their input root as `/`. */
+  readonly rootInstances: ReadonlySet<string>;
 }

@@ -22,6 +22,12 @@ const EXAMPLES: Record<keyof typeof SERVE_FLAGS, { good: string; bad: string | u
   slots: { good: "0", bad: "-1" },
   sandbox: { good: "require", bad: "yes" },
   bwrapPath: { good: "/usr/bin/bwrap", bad: "" },
+  allow: { good: "network", bad: "everything" },
+  properties: { good: "Pool=default", bad: "Pool" },
+  ignoredProperties: { good: "Pool", bad: "Pool=x" },
+  images: { good: "docker://debian:12=/srv/debian", bad: "debian" },
+  mounts: { good: "/nix/store", bad: "nix" },
+  rootInstances: { good: "buildstream", bad: undefined },
   maxQueueDepth: { good: "5", bad: "many" },
   defaultActionTimeoutMs: { good: "1h", bad: "60" },
   maxActionTimeoutMs: { good: "24h", bad: "0s" },
@@ -52,15 +58,18 @@ describe("each flag", () => {
       expect(parseFlags(table, [`--${flag.name}=${good}`], {})).toEqual(fromArguments);
   });
 
-  test.each(rows)("--$flag.name refuses a bad value naming flag, value and what it accepts", ({ flag, bad }) => {
-    const message = `"${bad}" is not accepted; expected ${flag.accepts}`;
-    if (flag.placeholder !== undefined) {
-      expect(() => parseFlags({ it: flag }, [`--${flag.name}=${bad}`], {})).toThrow(`--${flag.name}: ${message}`);
-    }
-    if (bad === "") return; // an empty variable means "not set"
-    const variable = environmentName(flag);
-    expect(() => parseFlags({ it: flag }, [], { [variable]: bad })).toThrow(`${variable}: ${message}`);
-  });
+  test.each(rows.filter(({ bad }) => bad !== undefined))(
+    "--$flag.name refuses a bad value naming flag, value and what it accepts",
+    ({ flag, bad }) => {
+      const message = `"${bad}" is not accepted; expected ${flag.accepts}`;
+      if (flag.placeholder !== undefined) {
+        expect(() => parseFlags({ it: flag }, [`--${flag.name}=${bad}`], {})).toThrow(`--${flag.name}: ${message}`);
+      }
+      if (bad === "") return; // an empty variable means "not set"
+      const variable = environmentName(flag);
+      expect(() => parseFlags({ it: flag }, [], { [variable]: bad })).toThrow(`${variable}: ${message}`);
+    },
+  );
 
   test.each(rows)("--$flag.name is on the page of --help", ({ flag }) => {
     expect(helpText()).toContain(`--${flag.name}`);
