@@ -7,6 +7,7 @@ import { IngestPool } from "../compute/ingest-pool.ts";
 import { LmdbStore } from "../kv/lmdb-store.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
+import { AccessLog } from "./access-log.ts";
 import type { BlobStore } from "./blob-store.ts";
 import { checkDataVersion } from "./data-version.ts";
 import { FileStore } from "./file-store.ts";
@@ -17,6 +18,7 @@ import { MemoryBlobStore } from "./memory-blob-store.ts";
 import { MemoryOpaqueStore } from "./memory-opaque-store.ts";
 import { MemoryValueStore } from "./memory-value-store.ts";
 import type { OpaqueStore } from "./opaque-store.ts";
+import { sweepOrphans } from "./orphan-sweep.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import { StoreCore } from "./store-core.ts";
 import type { ValueStore } from "./value-store.ts";
@@ -107,9 +109,10 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const blobs = new LocalBlobStore(core);
   const values = new LocalValueStore(core);
   const opaque = new LocalOpaqueStore({ blobs, values, clock });
-  const loaded = core.table.load().catch((error: unknown) => {
-    logger.error("cannot read the index", { reason: String(error) });
-  });
+  const accessLog = new AccessLog({ table: core.table, store, clock, logger });
+  let isClosing = false;
+  const loaded = loadIndex({ core, accessLog, logger });
+  const swept = loaded.then(() => sweep({ core, logger, isStopped: () => isClosing }));
   const stats = (): StorageStats => ({
     usedBytes: core.usedBytes,
     maxSizeBytes: options.maxSizeBytes,
@@ -121,14 +124,32 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   registerGauges(metrics, stats);
   let closing: Promise<void> | undefined;
   const close = async () => {
+    isClosing = true;
     core.table.stop();
-    await loaded;
+    await swept;
     await blobs.close();
+    await accessLog.close();
     await files.close();
     await store.close();
     await ingest.close();
   };
   return { blobs, opaque, values, stats, loaded, close: () => (closing ??= close()) };
+}
+
+async function loadIndex(options: { core: StoreCore; accessLog: AccessLog; logger: Logger }): Promise<void> {
+  try {
+    await options.core.table.load();
+    await options.accessLog.start();
+  } catch (error) {
+    // Look-ups go on to ask the disk; what the scan could not read is missed or refused one by one.
+    options.logger.error("cannot read the whole index", { reason: String(error) });
+  }
+}
+
+async function sweep(options: { core: StoreCore; logger: Logger; isStopped: () => boolean }): Promise<void> {
+  if (!options.core.table.isLoaded) return;
+  const removed = await sweepOrphans(options.core, options.isStopped);
+  if (removed > 0) options.logger.info("removed files that no entry named", { count: removed });
 }
 
 function registerGauges(metrics: MetricsRegistry, stats: () => StorageStats): void {

@@ -1,6 +1,7 @@
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { ManualClock } from "../../src/base/clock.ts";
 import { Code } from "../../src/base/status.ts";
 import { DigestBatch } from "../../src/digest/digest-batch.ts";
 import { DigestFunction, type Digest } from "../../src/digest/digest.ts";
@@ -66,6 +67,40 @@ describe("restart of the local store", () => {
     await fixture.restart();
     expect(readdirSync(join(fixture.dataDir, "tmp"))).toEqual([]);
     expect(readdirSync(fixture.dataDir)).toContain("notes.txt");
+  });
+
+  // Files are renamed before their record is committed: a kill in between leaves one that nobody names.
+  test("files that no entry names are removed, all others stay", async () => {
+    await using fixture = await StorageFixture.open();
+    const digest = await putRandom(fixture.storage.blobs, 100_000);
+    const folder = join(fixture.dataDir, "files", "sha256", "ab");
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, `ab${"0".repeat(62)}`), "nobody's");
+    writeFileSync(join(folder, "README"), "somebody's");
+    await fixture.restart();
+    await expect.poll(() => readdirSync(folder).filter((name) => name !== digest.hash)).toEqual(["README"]);
+    expect(await fixture.storage.blobs.get(digest)).toHaveLength(100_000);
+  });
+
+  test("the order of last access survives a restart", async () => {
+    const clock = new ManualClock(Date.UTC(2026, 0, 1));
+    await using fixture = await StorageFixture.open({ clock, maxSizeBytes: 10 * 2 ** 20, protectRecentMs: 0 });
+    const digests: Digest[] = [];
+    for (let i = 0; i < 8; i++) {
+      digests.push(await putRandom(fixture.storage.blobs, 2 ** 20));
+      clock.advance(1000);
+    }
+    await fixture.storage.blobs.has(digests[0] as Digest);
+    await fixture.restart();
+    await fixture.storage.loaded;
+    for (let i = 0; i < 4; i++) {
+      clock.advance(1000);
+      await putRandom(fixture.storage.blobs, 2 ** 20);
+    }
+    const batch = DigestBatch.of(DigestFunction.SHA256, digests);
+    const missing = await fixture.storage.blobs.findMissing(batch);
+    expect(missing).not.toContain(0);
+    expect([...missing].slice(0, 2)).toEqual([1, 2]);
   });
 
   test("a data directory of a newer format is refused by name", async () => {
