@@ -89,7 +89,7 @@ describe("updateActionResult() and getActionResult()", () => {
       ],
     });
     for (const content of ["out", "err", "contents of a", "contents of b"]) {
-      expect(blobs.has(sample(content).digest), content).toBe(true);
+      expect(blobs.has(sample(content).digest)).toBe(true);
     }
     expect(result.stdoutRaw).toHaveLength(0);
     expect(result.stdoutDigest?.hash).toBe(sample("out").digest.hash);
