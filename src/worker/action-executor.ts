@@ -8,7 +8,7 @@ import type { Clock } from "../base/clock.ts";
 import { Code, StatusError, invalidArgument, toStatusError } from "../base/status.ts";
 import type { ActionCache } from "../action-cache/action-cache.ts";
 import type { BlobStore, Pin } from "../cas/blob-store.ts";
-import { emptyDigest, toWireDigest, type Digest, type DigestFunction } from "../digest/digest.ts";
+import type { Digest, DigestFunction } from "../digest/digest.ts";
 import { missingBlobs } from "../digest/missing-blobs.ts";
 import { ActionResult, type ActionResultInit } from "../proto/remote_execution.ts";
 import { RunnerLostError, type Mount, type Runner, type RunLimits, type RunResult } from "../runner/runner.ts";
@@ -21,7 +21,7 @@ import type { ActionJob, ActionOutcome, Executor } from "./executor.ts";
 import type { FileThreads } from "./file-threads.ts";
 import { materializeInputRoot, type InputRootSource } from "./input-root.ts";
 import type { InputTree } from "./input-tree.ts";
-import { collectOutputs, type OutputCollector } from "./outputs.ts";
+import { collect } from "./outputs.ts";
 import { interpretPlatform, type PlatformDemand, type PlatformOffer } from "./platform-properties.ts";
 import { runnerVerdict } from "./run-verdict.ts";
 
@@ -130,10 +130,11 @@ export class ActionExecutor implements Executor {
       const verdict = runnerVerdict(run.outcome, parsed.timeoutMs);
       status = verdict.status;
       timeline.outputUploadStartedAtMs = clock.nowMs();
-      result = { exitCode: verdict.exitCode, ...(await this.#storeLogs(directory, job.actionDigest.fn)) };
-      if (verdict.hasOutputs) result = { ...result, ...(await this.#collect(job, parsed, directory, tree)) };
+      const { streams, outputs } = await this.#collect(job, verdict.hasOutputs ? parsed : undefined, directory, tree);
       timeline.outputUploadedAtMs = clock.nowMs();
-      result = { ...result, executionMetadata: this.#metadata(timeline) };
+      result = { exitCode: verdict.exitCode, ...streams, executionMetadata: this.#metadata(timeline) };
+      if (outputs instanceof StatusError) throw outputs;
+      result = { ...result, ...outputs };
       if (verdict.isCacheable && job.cacheable) await this.#remember(job, result);
     } catch (error) {
       if (error instanceof RunnerLostError) throw error;
@@ -142,9 +143,7 @@ export class ActionExecutor implements Executor {
       for (const held of pins) held.release();
       await buildDirectories.discard(directory);
     }
-    if (result === undefined) return { result, status };
-    const executionMetadata = result.executionMetadata ?? this.#metadata(timeline);
-    return { result: ActionResult.encode({ ...result, executionMetadata }), status };
+    return { result: result === undefined ? undefined : ActionResult.encode(result), status };
   }
 
   async #parse(job: ActionJob): Promise<ParsedAction> {
@@ -220,34 +219,15 @@ export class ActionExecutor implements Executor {
     };
   }
 
-  /** stdout and stderr are kept whatever happened. Empty ones have the empty digest. */
-  async #storeLogs(directory: BuildDirectory, fn: DigestFunction): Promise<ActionResultInit> {
-    const [stdout, stderr] = await Promise.all([
-      this.#storeLog(directory.stdoutPath, fn),
-      this.#storeLog(directory.stderrPath, fn),
-    ]);
-    return { stdoutDigest: toWireDigest(stdout), stderrDigest: toWireDigest(stderr) };
-  }
-
-  async #storeLog(path: string, fn: DigestFunction): Promise<Digest> {
-    const sizeBytes = await this.#options.threads.run("fileSize", path);
-    return sizeBytes === 0 ? emptyDigest(fn) : this.#options.store.ingestFile(path, fn);
-  }
-
-  #collect(job: ActionJob, parsed: ParsedAction, directory: BuildDirectory, tree: InputTree) {
+  /** stdout and stderr are kept whatever happened, outputs only with `parsed`. */
+  #collect(job: ActionJob, parsed: ParsedAction | undefined, directory: BuildDirectory, tree: InputTree) {
     const { store, threads, digestOf, maxOutputEntries, maxOutputBytes } = this.#options;
-    const collector: OutputCollector = {
-      store,
-      threads,
-      digestOf,
-      maxEntries: maxOutputEntries,
-      maxBytes: maxOutputBytes,
-    };
+    const collector = { store, threads, digestOf, maxEntries: maxOutputEntries, maxBytes: maxOutputBytes };
     const isRoot = this.#options.rootModeOf(job.instanceName) === "input-root";
     const inputNames = new Set(tree.directories.get(tree.rootDigest.hash)?.directories.map(({ name }) => name));
-    return collectOutputs(collector, {
-      rootPath: directory.rootPath,
-      outputs: parsed.outputs,
+    return collect(collector, {
+      directory,
+      outputs: parsed?.outputs,
       fn: job.actionDigest.fn,
       mountPoints: isRoot ? MOUNT_POINTS.filter((name) => !inputNames.has(name)) : [],
     });

@@ -2,7 +2,6 @@
 //
 // Inputs and outputs are plain data that structured cloning takes. Nothing here holds state between jobs.
 
-import { lstatSync } from "node:fs";
 import {
   errorCode,
   materialize,
@@ -19,8 +18,6 @@ export interface FileJobs {
   writeFiles: { readonly input: readonly NewFile[]; readonly output: void };
   scanOutputs: { readonly input: ScanJob; readonly output: ScanResult };
   removeTrees: { readonly input: readonly string[]; readonly output: void };
-  /** 0 when there is none. */
-  fileSize: { readonly input: string; readonly output: number };
 }
 
 export interface FileRequest<Name extends keyof FileJobs = keyof FileJobs> {
@@ -40,7 +37,6 @@ const HANDLERS: Handlers = {
   writeFiles,
   scanOutputs,
   removeTrees,
-  fileSize: (path) => lstatSync(path, { throwIfNoEntry: false })?.size ?? 0,
 };
 
 /** Runs one job in this thread. Also the way tests run jobs without a thread. */

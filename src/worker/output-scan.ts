@@ -5,7 +5,17 @@
 // Names that are not UTF-8 cannot travel in a message and are reported. Source: executor.md 5.6, wire/reapi.md 5.3.
 
 import { isUtf8 } from "node:buffer";
-import { chmodSync, lstatSync, readdirSync, readlinkSync, type BigIntStats } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  type BigIntStats,
+} from "node:fs";
 import { errorCode } from "./file-operations.ts";
 
 export interface ScanJob {
@@ -15,6 +25,8 @@ export interface ScanJob {
   readonly limits: ScanLimits;
   /** Give ourselves the right to read what the action closed; not needed as root. */
   readonly makeReadable: boolean;
+  /** Files of our own beside the root (stdout, stderr), read in the same job. */
+  readonly streams: readonly string[];
   /** Names directly in the root that the sandbox made as mount points; skipped when they are empty directories. */
   readonly mountPoints: readonly string[];
 }
@@ -31,8 +43,14 @@ export interface Times {
   readonly mode: number;
 }
 
+export interface FoundFile {
+  readonly sizeBytes: number;
+  /** Of a small file: saves the way of a file into the store. Of `sizeBytes` bytes. */
+  readonly content: Uint8Array<ArrayBuffer> | undefined;
+}
+
 export type ScannedNode =
-  | ({ readonly kind: "file"; readonly sizeBytes: number } & Times)
+  | ({ readonly kind: "file" } & FoundFile & Times)
   | ({ readonly kind: "directory"; readonly entries: readonly ScannedEntry[] } & Times)
   | ({ readonly kind: "symlink"; readonly target: string; readonly leadsTo: "file" | "directory" | "unknown" } & Times)
   | { readonly kind: "missing" }
@@ -51,7 +69,15 @@ export interface ScanProblem {
   readonly reason: string;
 }
 
-export type ScanResult = { readonly nodes: readonly ScannedNode[] } | { readonly problem: ScanProblem };
+export interface ScanResult {
+  readonly streams: readonly FoundFile[];
+  readonly outputs: { readonly nodes: readonly ScannedNode[] } | { readonly problem: ScanProblem };
+}
+
+/** Larger files are moved into the store; at this size reading and moving cost the same. */
+const SMALL_FILE_BYTES = 16 * 1024;
+/** Bytes of small files in one answer; the rest goes the way of large ones. */
+const MAX_CONTENT_BYTES = 8 * 1024 * 1024;
 
 /** Kernel's own bound on symlinks in one path. */
 const MAX_SYMLINK_HOPS = 40;
@@ -68,10 +94,11 @@ class Problem extends Error {
 /** Looks at every output. Problems of the action's making are returned, those of the machine thrown. */
 export function scanOutputs(job: ScanJob): ScanResult {
   const walk = new Walk(job);
+  const streams = job.streams.map((path) => walk.stream(path));
   try {
-    return { nodes: job.outputs.map((names) => walk.output(names)) };
+    return { streams, outputs: { nodes: job.outputs.map((names) => walk.output(names)) } };
   } catch (error) {
-    if (error instanceof Problem) return { problem: error.problem };
+    if (error instanceof Problem) return { streams, outputs: { problem: error.problem } };
     throw error;
   }
 }
@@ -79,9 +106,16 @@ export function scanOutputs(job: ScanJob): ScanResult {
 class Walk {
   readonly #job: ScanJob;
   #entries = 0;
+  #contentBytes = 0;
 
   constructor(job: ScanJob) {
     this.#job = job;
+  }
+
+  /** Absent ones are empty: the runner had no time to create them. */
+  stream(path: string): FoundFile {
+    const stats = lstatSync(path, { throwIfNoEntry: false });
+    return this.#found(path, stats?.size ?? 0);
   }
 
   output(names: readonly string[]): ScannedNode {
@@ -111,7 +145,24 @@ class Walk {
     if (this.#job.makeReadable && (stats.mode & 0o400n) === 0n) {
       chmodSync(this.#host(path), Number(stats.mode & 0o777n) | 0o400);
     }
-    return { kind: "file", sizeBytes: Number(stats.size), ...times(stats) };
+    return { kind: "file", ...this.#found(this.#host(path), Number(stats.size)), ...times(stats) };
+  }
+
+  #found(hostPath: string, sizeBytes: number): FoundFile {
+    if (sizeBytes === 0) return { sizeBytes, content: new Uint8Array(0) };
+    if (sizeBytes > SMALL_FILE_BYTES || this.#contentBytes + sizeBytes > MAX_CONTENT_BYTES) {
+      return { sizeBytes, content: undefined };
+    }
+    this.#contentBytes += sizeBytes;
+    const content = new Uint8Array(sizeBytes);
+    const file = openSync(hostPath, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NOCTTY);
+    try {
+      const count = readSync(file, content, 0, sizeBytes, 0);
+      if (count !== sizeBytes) throw new Error(`${hostPath} has ${count} bytes, expected ${sizeBytes}`);
+    } finally {
+      closeSync(file);
+    }
+    return { sizeBytes, content };
   }
 
   #directory(path: string, depth: number, stats: BigIntStats): ScannedNode {

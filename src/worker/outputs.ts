@@ -1,19 +1,20 @@
-// Collects what an action made: looks at each output path, stores files and trees, fills the lists of the ActionResult.
+// Collects what an action made: looks at each output path, stores streams, files and trees, fills the ActionResult.
 //
 // Invariant: only requested outputs are reported, each under the string the client used; what is absent is left out; a
 // symlink is reported as one and never followed. Looking is output-scan.ts, trees are output-tree.ts.
 // Source: wire/reapi.md 5.3 and 5.5 (its tables, row by row).
 
 import { Limiter } from "../base/limiter.ts";
-import { Code, StatusError, invalidArgument } from "../base/status.ts";
+import { Code, StatusError, invalidArgument, toStatusError } from "../base/status.ts";
 import { formatBytes } from "../base/units.ts";
 import type { BlobStore } from "../cas/blob-store.ts";
 import { toWireDigest, type Digest, type DigestFunction } from "../digest/digest.ts";
 import type { OutputDirectoryInit, OutputFileInit, OutputSymlinkInit } from "../proto/remote_execution.ts";
 import type { RequestedOutputs } from "./action-command.ts";
+import type { BuildDirectory } from "./build-directories.ts";
 import type { FileThreads } from "./file-threads.ts";
 import { clip, type OutputPath } from "./output-paths.ts";
-import type { ScannedNode, ScanProblem } from "./output-scan.ts";
+import type { FoundFile, ScannedNode, ScanProblem, ScanResult } from "./output-scan.ts";
 import { encodeDirectories, encodeTree, isExecutable, nodeProperties } from "./output-tree.ts";
 
 export interface OutputCollector {
@@ -27,10 +28,27 @@ export interface OutputCollector {
 }
 
 export interface CollectRequest {
-  readonly rootPath: string;
-  readonly outputs: RequestedOutputs;
+  readonly directory: BuildDirectory;
+  /** undefined: streams only. */
+  readonly outputs: RequestedOutputs | undefined;
   readonly fn: DigestFunction;
   readonly mountPoints: readonly string[];
+}
+
+export interface CollectedStreams {
+  readonly stdoutDigest: WireDigest;
+  readonly stderrDigest: WireDigest;
+}
+
+export interface Collected {
+  readonly streams: CollectedStreams;
+  /** What is wrong with the outputs; the streams are kept all the same. */
+  readonly outputs: CollectedOutputs | StatusError;
+}
+
+interface WireDigest {
+  readonly hash: string;
+  readonly sizeBytes: number;
 }
 
 /** The output fields of an ActionResult. */
@@ -51,18 +69,54 @@ const STORES_AT_ONCE = 16;
 
 type Wanted = "any" | "file" | "directory";
 
-interface Output {
+interface WantedOutput {
   readonly path: OutputPath;
   readonly wanted: Wanted;
+}
+
+interface Output extends WantedOutput {
   readonly node: ScannedNode;
 }
 
 /**
- * Throws INVALID_ARGUMENT for FIFOs, sockets, devices and names that are not UTF-8, FAILED_PRECONDITION for what the
- * v2.0 lists forbid, RESOURCE_EXHAUSTED above the limits; each names the output.
+ * Stores stdout, stderr and the outputs. What is wrong with the outputs is returned: INVALID_ARGUMENT for FIFOs,
+ * sockets, devices and names that are not UTF-8, FAILED_PRECONDITION for what the v2.0 lists forbid,
+ * RESOURCE_EXHAUSTED above the limits; each names the output. Throws when the streams cannot be stored.
  */
-export async function collectOutputs(collector: OutputCollector, request: CollectRequest): Promise<CollectedOutputs> {
-  const outputs = await scan(collector, request);
+export async function collect(collector: OutputCollector, request: CollectRequest): Promise<Collected> {
+  const { outputs: requested, directory } = request;
+  const wanted = requested === undefined ? [] : wantedOutputs(requested);
+  const found = await scan(collector, request, wanted);
+  const storeStream = async (path: string, file: FoundFile): Promise<WireDigest> =>
+    toWireDigest(await storeFile(collector, request.fn, path, file));
+  const [stdoutDigest, stderrDigest, outputs] = await Promise.all([
+    storeStream(directory.stdoutPath, found.streams[0]!),
+    storeStream(directory.stderrPath, found.streams[1]!),
+    requested === undefined
+      ? NO_OUTPUTS
+      : collectOutputs(collector, { ...request, outputs: requested }, wanted, found.outputs).catch(toStatusError),
+  ]);
+  return { streams: { stdoutDigest, stderrDigest }, outputs };
+}
+
+const NO_OUTPUTS: CollectedOutputs = {
+  outputFiles: [],
+  outputDirectories: [],
+  outputSymlinks: [],
+  outputFileSymlinks: [],
+  outputDirectorySymlinks: [],
+};
+
+type OutputsRequest = CollectRequest & { readonly outputs: RequestedOutputs };
+
+async function collectOutputs(
+  collector: OutputCollector,
+  request: OutputsRequest,
+  wanted: readonly WantedOutput[],
+  found: ScanResult["outputs"],
+): Promise<CollectedOutputs> {
+  if ("problem" in found) throw problemStatus(found.problem);
+  const outputs = wanted.map((output, position) => ({ ...output, node: found.nodes[position]! }));
   for (const output of outputs) assertAllowed(output);
   assertSize(outputs, collector.maxBytes);
   const digests = await storeFiles(outputs, collector, request);
@@ -85,23 +139,27 @@ export async function collectOutputs(collector: OutputCollector, request: Collec
   return collected;
 }
 
-async function scan(collector: OutputCollector, request: CollectRequest): Promise<Output[]> {
-  const { outputs } = request;
-  const wanted = [
-    ...outputs.paths.map((path) => ({ path, wanted: "any" as const })),
-    ...outputs.files.map((path) => ({ path, wanted: "file" as const })),
-    ...outputs.directories.map((path) => ({ path, wanted: "directory" as const })),
+function wantedOutputs({ paths, files, directories }: RequestedOutputs): WantedOutput[] {
+  return [
+    ...paths.map((path) => ({ path, wanted: "any" as const })),
+    ...files.map((path) => ({ path, wanted: "file" as const })),
+    ...directories.map((path) => ({ path, wanted: "directory" as const })),
   ];
-  if (wanted.length === 0) return [];
-  const result = await collector.threads.run("scanOutputs", {
-    root: request.rootPath,
+}
+
+function scan(
+  collector: OutputCollector,
+  { directory, mountPoints }: CollectRequest,
+  wanted: readonly WantedOutput[],
+): Promise<ScanResult> {
+  return collector.threads.run("scanOutputs", {
+    root: directory.rootPath,
     outputs: wanted.map(({ path }) => path.names),
+    streams: [directory.stdoutPath, directory.stderrPath],
     limits: { maxEntries: collector.maxEntries, maxDepth: MAX_DEPTH, maxPathBytes: MAX_PATH_BYTES },
     makeReadable: process.getuid?.() !== 0,
-    mountPoints: request.mountPoints,
+    mountPoints,
   });
-  if ("problem" in result) throw problemStatus(result.problem);
-  return wanted.map((output, position) => ({ ...output, node: result.nodes[position]! }));
 }
 
 function problemStatus(problem: ScanProblem): StatusError {
@@ -129,7 +187,7 @@ function precondition(message: string): StatusError {
 /** Before anything is read: a sparse file of 8 TiB has no blocks and would still be hashed for an hour. */
 function assertSize(outputs: readonly Output[], maxBytes: number): void {
   let bytes = 0;
-  for (const [path, sizeBytes] of filesOf(outputs)) {
+  for (const [path, { sizeBytes }] of filesOf(outputs)) {
     bytes += sizeBytes;
     if (bytes <= maxBytes) continue;
     const name = JSON.stringify(clip(path));
@@ -141,11 +199,11 @@ function assertSize(outputs: readonly Output[], maxBytes: number): void {
   }
 }
 
-/** Every distinct file of all outputs with its size; outputs may overlap. */
-function filesOf(outputs: readonly Output[]): Map<string, number> {
-  const files = new Map<string, number>();
+/** Every distinct file of all outputs; outputs may overlap. */
+function filesOf(outputs: readonly Output[]): Map<string, FoundFile> {
+  const files = new Map<string, FoundFile>();
   const add = (path: string, node: ScannedNode): void => {
-    if (node.kind === "file") files.set(path, node.sizeBytes);
+    if (node.kind === "file") files.set(path, node);
     if (node.kind !== "directory") return;
     for (const entry of node.entries) add(path === "" ? entry.name : `${path}/${entry.name}`, entry.node);
   };
@@ -157,14 +215,13 @@ function filesOf(outputs: readonly Output[]): Map<string, number> {
 async function storeFiles(
   outputs: readonly Output[],
   collector: OutputCollector,
-  request: CollectRequest,
+  { directory, fn }: OutputsRequest,
 ): Promise<Map<string, Digest>> {
   const digests = new Map<string, Digest>();
   const limiter = new Limiter(STORES_AT_ONCE);
-  const stored = Array.from(filesOf(outputs).keys(), (path) =>
+  const stored = Array.from(filesOf(outputs), ([path, file]) =>
     limiter.run(async () => {
-      const digest = await collector.store.ingestFile(`${request.rootPath}/${path}`, request.fn);
-      digests.set(path, digest);
+      digests.set(path, await storeFile(collector, fn, `${directory.rootPath}/${path}`, file));
     }),
   );
   // All of them, also after a failure: nothing may still read the build directory when it is removed.
@@ -173,10 +230,22 @@ async function storeFiles(
   return digests;
 }
 
+async function storeFile(
+  { store, digestOf }: OutputCollector,
+  fn: DigestFunction,
+  path: string,
+  { content }: FoundFile,
+): Promise<Digest> {
+  if (content === undefined) return store.ingestFile(path, fn);
+  const digest = digestOf(fn, content);
+  if (content.length > 0) await store.put(digest, content);
+  return digest;
+}
+
 function reportFile(
   { path }: Output,
   node: Extract<ScannedNode, { kind: "file" }>,
-  request: CollectRequest,
+  request: OutputsRequest,
   fileDigest: (path: string) => Digest,
 ): OutputFileInit {
   return {
@@ -191,7 +260,7 @@ function reportFile(
 function reportSymlink(
   { path, wanted }: Output,
   node: Extract<ScannedNode, { kind: "symlink" }>,
-  request: CollectRequest,
+  request: OutputsRequest,
   collected: CollectedOutputs,
 ): void {
   const symlink = {
@@ -209,7 +278,7 @@ async function storeDirectory(
   { path }: Output,
   node: Extract<ScannedNode, { kind: "directory" }>,
   collector: OutputCollector,
-  request: CollectRequest,
+  request: OutputsRequest,
   fileDigest: (path: string) => Digest,
 ): Promise<OutputDirectoryInit> {
   const { fn, outputs } = request;
