@@ -47,18 +47,13 @@ export function createFindMissingBlobs(blobs: BlobStore): UnaryHandler {
   };
   return (bytes) => {
     const request = spare.pop() ?? new FindMissingRequest();
-    let missing: Uint32Array | Promise<Uint32Array>;
+    let missing: Uint32Array | Promise<Uint32Array> | undefined;
     try {
       request.decode(bytes);
       missing = blobs.findMissing(request.batch);
-    } catch (error) {
-      giveBack(request);
-      throw error;
-    }
-    if (missing instanceof Uint32Array) {
-      const response = request.encodeResponse(missing);
-      giveBack(request);
-      return response;
+      if (missing instanceof Uint32Array) return request.encodeResponse(missing);
+    } finally {
+      if (!(missing instanceof Promise)) giveBack(request);
     }
     return missing.then((positions) => request.encodeResponse(positions)).finally(() => giveBack(request));
   };

@@ -5,11 +5,13 @@
 // either finds the error and names it or rewrites the request into that layout. A decoder is reused, one request at a
 // time. The generated codec alone is the oracle in test/services/find-missing-request.test.ts.
 
+import { invalidArgument } from "../base/status.ts";
 import { DigestBatch, WORDS_PER_HASH, emptyHashWords } from "../digest/digest-batch.ts";
 import { DIGEST_FUNCTIONS, HASH_HEX_LENGTH, parseDigest, parseDigestFunction } from "../digest/digest.ts";
 import { parseInstanceName } from "../digest/instance-name.ts";
 import { FindMissingBlobsRequest } from "../proto/remote_execution.ts";
 import { decodeRequest } from "./decode.ts";
+import { MAX_RESPONSE_BYTES } from "./message-limits.ts";
 
 const TAG_INSTANCE_NAME = 0x0a;
 /** The number of blob_digests in the request is that of missing_blob_digests in the response: slices can be copied. */
@@ -40,10 +42,16 @@ export class FindMissingRequest {
     if (!this.#decodeCommonLayout(canonical)) throw new Error("the canonical layout was not understood");
   }
 
-  /** The response naming the digests at `missing`, as the client wrote them. */
+  /** The response naming the digests at `missing`, as the client wrote them. Throws INVALID_ARGUMENT when it is too large. */
   encodeResponse(missing: Uint32Array): Uint8Array {
     let sizeBytes = 0;
     for (let i = 0; i < missing.length; i++) sizeBytes += this.#ends[missing[i]!]! - this.#starts[missing[i]!]!;
+    if (sizeBytes > MAX_RESPONSE_BYTES) {
+      throw invalidArgument(
+        `${missing.length} of ${this.batch.count} blobs are missing: naming them takes ${sizeBytes} bytes, more than ` +
+          `the ${MAX_RESPONSE_BYTES} a gRPC client takes; ask in several calls`,
+      );
+    }
     const response = new Uint8Array(sizeBytes);
     let offset = 0;
     for (let i = 0; i < missing.length;) {
