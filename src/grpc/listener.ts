@@ -43,15 +43,21 @@ export class Listener {
     // Running out of descriptors makes accept fail for a while; the server goes on listening.
     server.on("error", () => undefined);
     this.#servers.push(server);
-    const bound = server.address();
-    if (address.kind !== "tcp" || bound === null || typeof bound === "string") return address;
-    return { kind: "tcp", host: address.host, port: bound.port };
+    return boundAddress(server, address);
   }
 
   /** Stops accepting. Connections go on. */
   stop(): void {
     for (const server of this.#servers) server.close();
   }
+}
+
+/** With the port the kernel chose; for an inherited socket, what it is bound to. */
+function boundAddress(server: Server, address: ListenAddress): ListenAddress {
+  const bound = server.address();
+  if (bound === null || address.kind === "unix") return address;
+  if (typeof bound === "string") return { kind: "unix", path: bound };
+  return { kind: "tcp", host: address.kind === "tcp" ? address.host : bound.address, port: bound.port };
 }
 
 function startListening(server: Server, address: ListenAddress): Promise<void> {

@@ -4,10 +4,11 @@
 // when both are empty. What a connection does with its octets is src/http2/; what a call is, dispatcher.ts.
 
 import type { Socket } from "node:net";
+import type { TLSSocket } from "node:tls";
 import { Connection } from "../http2/connection.ts";
 import { ConnectionDriver } from "../http2/connection-driver.ts";
 import { LimitCounters } from "../http2/budgets.ts";
-import { CLIENT_PREFACE, mayBeHttp1, sniffProtocol } from "../http2/preface.ts";
+import { CLIENT_PREFACE, mayBeHttp1 } from "../http2/preface.ts";
 import { canShareReadBuffer, withSharedReadBuffer } from "../http2/read-buffer-socket.ts";
 import type { ConnectionFacts } from "../http2/request-stream.ts";
 import type { Counter } from "../telemetry/metrics.ts";
@@ -16,10 +17,12 @@ import { Http1Handoff } from "./http1-handoff.ts";
 import { Listener, peerName } from "./listener.ts";
 import { MethodTable } from "./method-table.ts";
 import type { ListenAddress, ServerTransport, TransportOptions } from "./server.ts";
+import type { ClientCertificate } from "./service.ts";
+import { sniffFirstOctets } from "./sniffing.ts";
+import { clientCertificateOf, TlsAcceptor } from "./tls-acceptor.ts";
 
 /** Bazel and Buck2 put 100 calls on a connection; executions and uploads of several clients behind a proxy are more. */
 const MAX_CONCURRENT_STREAMS = 1024;
-const PREFACE_TIMEOUT_MS = 10_000;
 const TICK_MS = 500;
 
 export function createServerTransport(options: TransportOptions): ServerTransport {
@@ -34,7 +37,10 @@ class Transport implements ServerTransport {
   readonly #limits: LimitCounters;
   readonly #accepted: Counter;
   readonly #sockets = new Set<Socket>();
+  /** Sockets whose protocol is not known yet. */
+  readonly #undecided = new Set<Socket>();
   readonly #drivers = new Set<ConnectionDriver>();
+  #tls: TlsAcceptor | undefined;
   #shareReadBuffer = false;
   #nextConnectionId = 1;
   #ticker: NodeJS.Timeout | undefined;
@@ -62,6 +68,10 @@ class Transport implements ServerTransport {
   async listen(address: ListenAddress): Promise<ListenAddress> {
     this.#shareReadBuffer = await canShareReadBuffer();
     if (!this.#shareReadBuffer) this.#options.logger.warn("this Node cannot share a read buffer; receiving is slower");
+    if (this.#options.tls !== undefined && this.#tls === undefined) {
+      this.#tls = await TlsAcceptor.open(this.#options.tls, this.#options.logger);
+      this.#tls.onSecured((socket) => this.#onSecured(socket));
+    }
     this.#ticker ??= setInterval(() => this.#tick(), TICK_MS);
     this.#ticker.unref();
     return this.#listener.listen(address);
@@ -71,6 +81,7 @@ class Transport implements ServerTransport {
     this.#closing = true;
     this.#listener.stop();
     this.#http1.drain();
+    for (const socket of this.#undecided) socket.destroy();
     for (const driver of this.#drivers) driver.shutDown("the server is shutting down", performance.now());
     const allClosed = new Promise<void>((resolve) => {
       this.#onAllClosed = resolve;
@@ -84,6 +95,7 @@ class Transport implements ServerTransport {
     await allClosed;
     signal.removeEventListener("abort", destroyAll);
     clearInterval(this.#ticker);
+    this.#tls?.close();
   }
 
   #streamCount(): number {
@@ -100,26 +112,47 @@ class Transport implements ServerTransport {
   #accept(socket: Socket): void {
     this.#accepted.value++;
     this.#track(socket);
-    const timer = setTimeout(() => socket.destroy(), PREFACE_TIMEOUT_MS);
-    timer.unref();
-    let peeked: Buffer = Buffer.alloc(0);
-    const onData = (chunk: Buffer): void => {
-      peeked = peeked.length === 0 ? chunk : Buffer.concat([peeked, chunk]);
-      const protocol = sniffProtocol(peeked);
-      if (protocol === "undecided") return;
-      clearTimeout(timer);
-      socket.off("data", onData);
-      socket.off("end", onEnd);
-      socket.pause();
-      if (protocol === "http2")
-        process.nextTick(() => this.#startHttp2(socket, peeked.subarray(CLIENT_PREFACE.length)));
-      else this.#startHttp1(socket, peeked);
-    };
-    const onEnd = (): void => void socket.destroy();
-    socket.on("data", onData);
-    socket.on("end", onEnd);
-    socket.on("close", () => clearTimeout(timer));
+    this.#undecided.add(socket);
     socket.on("error", () => socket.destroy());
+    if (this.#tls !== undefined) this.#tls.accept(socket);
+    else sniffFirstOctets(socket, (protocol, octets) => this.#onClearOctets(socket, protocol, octets));
+  }
+
+  #onClearOctets(socket: Socket, protocol: "http2" | "http1", octets: Buffer): void {
+    this.#undecided.delete(socket);
+    if (protocol === "http1") return this.#startHttp1(socket, octets);
+    const facts = this.#newFacts(socket, undefined);
+    const first = octets.subarray(CLIENT_PREFACE.length);
+    if (!this.#shareReadBuffer) return this.#startReadingEvents(socket, facts, first);
+    // Nothing is read before the resume below, so the driver is there when the callback runs.
+    const moved = withSharedReadBuffer(socket, (read, count) => driver.onRead(read, count));
+    this.#track(moved);
+    this.#untrack(socket);
+    const driver = this.#drive(moved, facts);
+    driver.onRead(first, first.length);
+    moved.resume();
+  }
+
+  /** P-45: ALPN decides; inside TLS the preface must match (F-2). */
+  #onSecured(socket: TLSSocket): void {
+    socket.on("error", () => socket.destroy());
+    if (socket.alpnProtocol !== "h2") return this.#http1.accept(socket);
+    sniffFirstOctets(socket, (protocol, octets) => {
+      if (protocol !== "http2") return void socket.destroy();
+      const facts = this.#newFacts(socket, clientCertificateOf(socket));
+      this.#startReadingEvents(socket, facts, octets.subarray(CLIENT_PREFACE.length));
+    });
+  }
+
+  #startReadingEvents(socket: Socket, facts: ConnectionFacts, first: Uint8Array): void {
+    const driver = this.#drive(socket, facts);
+    socket.on("data", (chunk: Buffer) => void driver.onRead(chunk, chunk.length));
+    driver.onRead(first, first.length);
+    socket.resume();
+  }
+
+  #newFacts(socket: Socket, clientCertificate: ClientCertificate | undefined): ConnectionFacts {
+    return { id: this.#nextConnectionId++, peer: peerName(socket), clientCertificate };
   }
 
   #track(socket: Socket): void {
@@ -129,6 +162,7 @@ class Transport implements ServerTransport {
 
   #untrack(socket: Socket): void {
     this.#sockets.delete(socket);
+    this.#undecided.delete(socket);
     if (this.#sockets.size === 0) this.#onAllClosed?.();
   }
 
@@ -140,27 +174,6 @@ class Transport implements ServerTransport {
     }
     socket.unshift(peeked);
     this.#http1.accept(socket);
-  }
-
-  #startHttp2(socket: Socket, rest: Buffer): void {
-    if (socket.destroyed) return;
-    const facts = { id: this.#nextConnectionId++, peer: peerName(socket), clientCertificate: undefined };
-    const unread: Buffer | null = socket.read() as Buffer | null;
-    const first = unread === null ? rest : Buffer.concat([rest, unread]);
-    if (!this.#shareReadBuffer) {
-      const driver = this.#drive(socket, facts);
-      socket.on("data", (chunk: Buffer) => void driver.onRead(chunk, chunk.length));
-      driver.onRead(first, first.length);
-      socket.resume();
-      return;
-    }
-    // Nothing is read before the resume below, so the driver is there when the callback runs.
-    const moved = withSharedReadBuffer(socket, (octets, count) => driver.onRead(octets, count));
-    this.#sockets.delete(socket);
-    this.#track(moved);
-    const driver = this.#drive(moved, facts);
-    driver.onRead(first, first.length);
-    moved.resume();
   }
 
   #drive(socket: Socket, facts: ConnectionFacts): ConnectionDriver {
