@@ -68,6 +68,9 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
   const scheduler = new Scheduler({ executor, actionCache, clock, logger, metrics, maxQueueDepth, orphanGraceMs });
   const maxBlobSizeBytes = Math.floor(maxSizeBytes * MAX_BLOB_SHARE);
   const partialUploads = new PartialUploads({ clock });
+  cleanup.defer(() => partialUploads.close());
+  metrics.gauge("ledge_partial_uploads", "Interrupted uploads kept to go on.", () => partialUploads.idleCount);
+  metrics.gauge("ledge_partial_upload_bytes", "Bytes they have received.", () => partialUploads.idleBytes);
 
   const services: Service[] = [
     createCapabilitiesService({ executes: execution.enabled, maxBlobSizeBytes }),
