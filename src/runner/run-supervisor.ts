@@ -3,22 +3,28 @@
 // Invariant: the first reason to kill wins (timeout, cancelled, limit), and the result is given only when everything is
 // dead and every byte of output is in its file. A sandbox that will not die makes the slot unusable, not the server.
 
-import { unlinkSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Clock } from "../base/clock.ts";
+import type { CgroupController } from "../sandbox/cgroup.ts";
 import type { IsolatedProcess, ProcessExit } from "../sandbox/isolated-process.ts";
-import type { NativeCalls } from "../sandbox/native-calls.ts";
-import { openOutputStreams, type OutputStreams } from "../sandbox/output-streams.ts";
+import type { OutputStreams } from "../sandbox/output-streams.ts";
 import { findSpecFault } from "../sandbox/sandbox-spec.ts";
-import { explainLaunchFailure, type LaunchFailure, mayPass } from "../sandbox/start-failure.ts";
-import type { HostUser, ResourceUsage, RunOutcome, RunResult, RunSpec } from "./runner.ts";
+import { explainLaunchFailure, explainSandboxFailure, type LaunchFailure, mayPass } from "../sandbox/start-failure.ts";
+import { LimitWatch, processLimits } from "./limit-watch.ts";
+import type { ResourceUsage, RunOutcome, RunResult, RunSpec } from "./runner.ts";
+
+/** An isolated process that has no command yet, and what its output flows through. */
+export interface ReadyIsolation {
+  readonly process: IsolatedProcess;
+  readonly streams: OutputStreams;
+}
 
 export interface SupervisorContext {
   readonly clock: Clock;
-  readonly native: NativeCalls | undefined;
-  readonly owner: HostUser | undefined;
-  /** Starts the isolation around what is to come. */
-  readonly start: (streams: OutputStreams) => IsolatedProcess;
+  readonly cgroups: CgroupController | undefined;
+  /** Gives a new one at each call; lets `begin` open its streams before anything can be written to them. */
+  readonly isolate: (begin: (streams: OutputStreams) => void) => ReadyIsolation;
   /** The action's working directory as the isolated process sees it. */
   readonly workingDirectory: string;
 }
@@ -26,7 +32,7 @@ export interface SupervisorContext {
 /** Namespaces and mounts take 3 ms; this is for a mount source on a server that hangs. */
 const SETUP_TIMEOUT_MS = 30_000;
 /** A fork bomb of 200 processes takes 0.3 s to die on two cores. */
-const SETTLE_TIMEOUT_MS = 10_000;
+export const SETTLE_TIMEOUT_MS = 10_000;
 /** "Text file busy" means that somebody forked while the program was being written, for less than a millisecond. */
 const MAX_START_ATTEMPTS = 4;
 
@@ -54,8 +60,7 @@ export async function superviseRun(
     }
     const supervised = await run.finish(signal);
     if (!run.mayRetry || attempt === MAX_START_ATTEMPTS) return supervised;
-    unlinkSync(spec.stdoutPath);
-    unlinkSync(spec.stderrPath);
+    for (const path of [spec.stdoutPath, spec.stderrPath]) rmSync(path, { force: true });
     await sleep(attempt * 5);
   }
 }
@@ -67,28 +72,16 @@ class SupervisedRun {
   readonly #context: SupervisorContext;
   readonly #streams: OutputStreams;
   readonly #process: IsolatedProcess;
+  readonly #limits: LimitWatch;
   /** Why it was killed; the first reason stays. */
   #reason: RunOutcome | undefined;
 
   constructor(spec: RunSpec, context: SupervisorContext) {
     this.#spec = spec;
     this.#context = context;
-    this.#streams = openOutputStreams({
-      stdoutPath: spec.stdoutPath,
-      stderrPath: spec.stderrPath,
-      maxBytes: spec.limits.maxLogBytes,
-      owner: context.owner,
-      native: context.native,
-      onLimit: () => this.#kill(logLimitOutcome(spec.limits.maxLogBytes)),
-      onWriteError: (error) =>
-        this.#kill({ kind: "sandbox-failed", message: `Cannot store the action's output: ${error.message}` }),
-    });
-    try {
-      this.#process = context.start(this.#streams);
-    } catch (error) {
-      this.#streams.close();
-      throw error;
-    }
+    ({ process: this.#process, streams: this.#streams } = context.isolate((streams) => this.#openFiles(streams)));
+    const { cgroups } = context;
+    this.#limits = new LimitWatch({ spec, cgroups, onLimit: (outcome) => this.#kill(outcome) });
   }
 
   async finish(signal: AbortSignal): Promise<SupervisedResult> {
@@ -97,6 +90,7 @@ class SupervisedRun {
     if (signal.aborted) onAbort();
     try {
       const ready = await this.#waitForReady();
+      if (ready) this.#limits.begin(this.#process.initPid ?? 0);
       const startedAtMs = this.#context.clock.nowMs();
       if (ready) this.#launch();
       this.#streams.releaseChildFds();
@@ -106,12 +100,26 @@ class SupervisedRun {
       const settled = await this.#process.settle(SETTLE_TIMEOUT_MS);
       await this.#streams.drain();
       const outcome = settled ? this.#outcome(exit) : unsettledOutcome(this.#spec);
+      if (outcome.kind === "limit" && outcome.limit === "memory") this.#streams.appendToStderr(outcome.message);
       return { result: { outcome, startedAtMs, endedAtMs, usage: this.#usage() }, settled };
     } finally {
       signal.removeEventListener("abort", onAbort);
       this.#process.close();
       this.#streams.close();
+      this.#limits.close();
     }
+  }
+
+  #openFiles(streams: OutputStreams): void {
+    const { stdoutPath, stderrPath, limits } = this.#spec;
+    streams.begin({
+      stdoutPath,
+      stderrPath,
+      maxBytes: limits.maxLogBytes,
+      onLimit: () => this.#kill(logLimitOutcome(limits.maxLogBytes)),
+      onWriteError: (error) =>
+        this.#kill({ kind: "sandbox-failed", message: `Cannot store the action's output: ${error.message}` }),
+    });
   }
 
   async #waitForReady(): Promise<boolean> {
@@ -128,8 +136,9 @@ class SupervisedRun {
 
   #launch(): void {
     if (this.#reason !== undefined) return; // killed meanwhile
-    const { arguments: words, environment } = this.#spec;
-    this.#process.launch({ arguments: words, environment, workingDirectory: this.#context.workingDirectory });
+    const { arguments: words, environment, limits } = this.#spec;
+    const { workingDirectory } = this.#context;
+    this.#process.launch({ arguments: words, environment, workingDirectory, limits: processLimits(limits) });
   }
 
   async #waitForExit(): Promise<ProcessExit> {
@@ -145,10 +154,12 @@ class SupervisedRun {
   }
 
   #outcome(exit: ProcessExit): RunOutcome {
-    if (this.#reason !== undefined) return this.#reason;
+    const limit = this.#limits.end(exit.kind === "exited" ? exit.exitCode : undefined);
+    const reason = this.#reason ?? limit;
+    if (reason !== undefined) return reason;
     if (exit.kind === "exited") return exit;
     if (exit.kind === "not-launched") return this.#launchFailure(exit.failure);
-    return { kind: "sandbox-failed", message: exit.message };
+    return { kind: "sandbox-failed", message: exit.message ?? explainSandboxFailure(this.#streams.stderrHead()) };
   }
 
   #launchFailure(failure: LaunchFailure): RunOutcome {
@@ -161,7 +172,8 @@ class SupervisedRun {
   }
 
   #usage(): ResourceUsage {
-    return this.#process.usage ?? {};
+    const peakMemoryBytes = this.#limits.peakMemoryBytes;
+    return { ...this.#process.usage, ...(peakMemoryBytes === undefined ? {} : { peakMemoryBytes }) };
   }
 }
 

@@ -8,7 +8,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "../telemetry/log.ts";
 import { isReachableForOthers } from "../sandbox/reachable-root.ts";
 import { identityOfSlot } from "../sandbox/slot-identity.ts";
-import { type HostUser, type Runner, RunnerLostError, type RunResult, type RunSpec } from "./runner.ts";
+import {
+  type HostUser,
+  type PreparedView,
+  type Runner,
+  RunnerLostError,
+  type RunResult,
+  type RunSpec,
+} from "./runner.ts";
 import { RunnerConnection } from "./runner-connection.ts";
 import type { RunnerCondition, RunnerConfiguration } from "./runner-protocol.ts";
 
@@ -124,6 +131,11 @@ class RunnerClient implements Runner {
     if (result !== undefined) return result;
     await this.#connection.catch(() => undefined); // the next one has killed what this one left
     throw new RunnerLostError(`The runner process ended while action ${spec.id} ran`);
+  }
+
+  prepare(view: PreparedView): void {
+    // A hint: while the runner is being restarted there is nobody to take it, and nothing is lost.
+    void this.#connection.then((connection) => connection.prepare(view)).catch(() => undefined);
   }
 
   ownerOf(slot: number): HostUser | undefined {

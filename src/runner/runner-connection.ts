@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { Socket } from "node:net";
 import { selfArguments } from "../base/self.ts";
 import { PRIVATE_MOUNTS_COMMAND } from "../sandbox/reachable-root.ts";
-import type { RunResult, RunSpec } from "./runner.ts";
+import type { PreparedView, RunResult, RunSpec } from "./runner.ts";
 import {
   encodeFrame,
   FrameDecoder,
@@ -81,6 +81,10 @@ export class RunnerConnection {
       signal.removeEventListener("abort", onAbort);
       this.#pending.delete(runId);
     }
+  }
+
+  prepare(view: PreparedView): void {
+    this.#send({ type: "prepare", view });
   }
 
   /** Ends the process: it kills its actions first. */

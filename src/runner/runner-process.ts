@@ -10,7 +10,8 @@ import { Socket } from "node:net";
 import { join } from "node:path";
 import { systemClock } from "../base/clock.ts";
 import type { SandboxProfile } from "../sandbox/bwrap-arguments.ts";
-import { loadNativeCalls, type NativeCalls, ResourceLimit } from "../sandbox/native-calls.ts";
+import { type CgroupController, openCgroups } from "../sandbox/cgroup.ts";
+import { loadNativeCalls, type NativeCalls } from "../sandbox/native-calls.ts";
 import { probeSandboxProfile, type SandboxAvailability } from "../sandbox/probe.ts";
 import { sweepOwnedProcesses } from "../sandbox/process-table.ts";
 import { showReachable } from "../sandbox/reachable-root.ts";
@@ -26,9 +27,6 @@ import {
   type ServerMessage,
 } from "./runner-protocol.ts";
 import { SlotRunner, type SlotRunnerOptions } from "./slot-runner.ts";
-
-/** Programs that close every possible descriptor at start take 1 µs for each; linkers open a few thousand. */
-const ACTION_OPEN_FILES = { soft: 4096, hard: 65_536 };
 
 const PROBE_TIMEOUT_MS = 20_000;
 
@@ -51,14 +49,12 @@ function ignoreSignals(): void {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => undefined);
 }
 
-/** Everything the actions inherit from us: mask, limits, descriptors. */
+/** What the actions inherit from us: mask and descriptors. */
 function prepareProcess(): NativeCalls | undefined {
   process.umask(0o022);
   closeInheritedDescriptors();
   const native = loadNativeCalls();
   native?.becomeSubreaper();
-  native?.lowerLimit(ResourceLimit.Core, 0, 0);
-  native?.lowerLimit(ResourceLimit.OpenFiles, ACTION_OPEN_FILES.soft, ACTION_OPEN_FILES.hard);
   return native;
 }
 
@@ -85,6 +81,7 @@ class ServerLink {
   readonly #decoder = new FrameDecoder<ServerMessage>();
   readonly #aborts = new Map<number, AbortController>();
   #runner: SlotRunner | undefined;
+  #closeCgroups: (() => void) | undefined;
 
   constructor(socket: Socket, native: NativeCalls | undefined) {
     this.#socket = socket;
@@ -100,6 +97,7 @@ class ServerLink {
 
   async #stop(): Promise<void> {
     await this.#runner?.close();
+    this.#closeCgroups?.();
   }
 
   #receive(chunk: Buffer): void {
@@ -115,12 +113,15 @@ class ServerLink {
 
   #handle(message: ServerMessage): void {
     if (message.type === "start") void this.#start(message.configuration);
+    else if (message.type === "prepare") this.#runner?.prepare(message.view);
     else if (message.type === "run") void this.#run(message.runId, message.spec);
     else this.#aborts.get(message.runId)?.abort();
   }
 
   async #start(configuration: RunnerConfiguration): Promise<void> {
-    const { condition, runner } = await openSlotRunner(configuration, this.#native);
+    const cgroups = configuration.sandbox === "none" ? undefined : openCgroups(configuration.buildRootPath);
+    this.#closeCgroups = () => cgroups?.close();
+    const { condition, runner } = await openSlotRunner(configuration, this.#native, cgroups);
     this.#runner = runner;
     this.#send({ type: "condition", condition });
   }
@@ -154,38 +155,43 @@ class ServerLink {
 async function openSlotRunner(
   configuration: RunnerConfiguration,
   native: NativeCalls | undefined,
+  cgroups: CgroupController | undefined,
 ): Promise<{ condition: RunnerCondition; runner: SlotRunner | undefined }> {
   const identities = chooseSlotIdentities();
   const ownerKey = configuration.buildRootPath;
-  const refuse = (reason: string, remedy: string, sweptProcesses: number) => ({
-    condition: { availability: { available: false as const, reason, remedy }, identities, sweptProcesses },
+  let sweptProcesses = 0;
+  const conditionWith = (availability: RunnerCondition["availability"]): RunnerCondition => ({
+    availability,
+    identities,
+    sweptProcesses,
+    nativeCalls: native !== undefined,
+    memoryLimits: cgroups === undefined ? "polling" : `cgroup v${cgroups.version}`,
+  });
+  const refuse = (reason: string, remedy: string) => ({
+    condition: conditionWith({ available: false, reason, remedy }),
     runner: undefined,
   });
-  let sweptProcesses = 0;
   let reachableBuildRootPath = configuration.buildRootPath;
   try {
     sweptProcesses = await sweepOwnedProcesses(ownerKey);
     if (configuration.ownMounts) reachableBuildRootPath = showReachable(configuration.buildRootPath);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    return refuse(
-      reason,
-      "choose a --data-dir whose parent directories everybody may enter (mode o+x)",
-      sweptProcesses,
-    );
+    return refuse(reason, "choose a --data-dir whose parent directories everybody may enter (mode o+x)");
   }
-  if (identities.kind === "refused") return refuse(identities.reason, "see the reason", sweptProcesses);
+  if (identities.kind === "refused") return refuse(identities.reason, "see the reason");
   const options = {
     identities,
     buildRootPath: configuration.buildRootPath,
     reachableBuildRootPath,
     ownerKey,
     native,
+    cgroups,
     clock: systemClock,
   };
   const availability = await probe(configuration, options);
   const runner = availability.available ? new SlotRunner({ ...options, profile: availability.profile }) : undefined;
-  return { condition: { availability, identities, sweptProcesses }, runner };
+  return { condition: conditionWith(availability), runner };
 }
 
 async function probe(

@@ -6,7 +6,7 @@
 
 import type { SandboxAvailability } from "../sandbox/probe.ts";
 import type { SlotIdentities } from "../sandbox/slot-identity.ts";
-import type { RunResult, RunSpec } from "./runner.ts";
+import type { PreparedView, RunResult, RunSpec } from "./runner.ts";
 
 /** Linux takes 2 MiB of arguments and environment by default and 6 MiB at most; JSON may double some of it. */
 export const MAX_FRAME_BYTES = 32 * 1024 * 1024;
@@ -27,6 +27,7 @@ export interface RunnerConfiguration {
 export type ServerMessage =
   | { readonly type: "start"; readonly configuration: RunnerConfiguration }
   | { readonly type: "run"; readonly runId: number; readonly spec: RunSpec }
+  | { readonly type: "prepare"; readonly view: PreparedView }
   | { readonly type: "cancel"; readonly runId: number };
 
 /** What the runner found out about itself before it takes runs. */
@@ -35,6 +36,10 @@ export interface RunnerCondition {
     | SandboxAvailability
     | { readonly available: true; readonly profile: undefined; readonly warnings: readonly string[] };
   readonly identities: SlotIdentities;
+  /** How a memory limit is held: by control groups of that version, or by looking at the processes. */
+  readonly memoryLimits: "cgroup v1" | "cgroup v2" | "polling";
+  /** Whether node:ffi gave us pipes, limits and exact accounting. */
+  readonly nativeCalls: boolean;
   /** Sandboxes of an earlier runner that were found and killed. */
   readonly sweptProcesses: number;
 }

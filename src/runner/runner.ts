@@ -95,6 +95,20 @@ export interface ResourceUsage {
   readonly writtenBytes?: number;
 }
 
+/** What a sandbox looks like before anybody knows what runs in it. */
+export type PreparedView = Pick<
+  RunSpec,
+  | "slot"
+  | "inputRootPath"
+  | "rootMode"
+  | "inputRootPathInside"
+  | "mounts"
+  | "temporaryPath"
+  | "network"
+  | "unixUid"
+  | "unixGid"
+> & { readonly limits: Pick<RunLimits, "memoryBytes" | "diskBytes"> };
+
 /** A user and group of the host. */
 export interface HostUser {
   readonly uid: number;
@@ -104,6 +118,12 @@ export interface HostUser {
 export interface Runner {
   /** Aborting `signal` kills everything and resolves as "cancelled". Rejects only with RunnerLostError. */
   run(spec: RunSpec, options: { readonly signal: AbortSignal }): Promise<RunResult>;
+  /**
+   * A hint that the next run in `view.slot` will most likely have exactly this view: its sandbox is set up now, which
+   * takes 3 ms off the run. The input root exists and belongs to the slot, and may still be empty: what is put into it
+   * later appears inside. Never fails; a run with another view is merely not faster.
+   */
+  prepare?(view: PreparedView): void;
   /** Who must own what an action in `slot` may write; undefined: the server's own user, leave ownership alone. */
   ownerOf(slot: number): HostUser | undefined;
   /** Kills what runs and resolves when nothing of it is left. */

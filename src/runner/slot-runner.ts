@@ -2,58 +2,39 @@
 //
 // Invariant: a slot has at most one run at a time, and a slot whose processes would not die is never used again.
 
-import { mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { statSync } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
 import type { Clock } from "../base/clock.ts";
-import { bwrapArguments, insideIdentity, SANDBOX_HOST_NAME, type SandboxProfile } from "../sandbox/bwrap-arguments.ts";
-import { GeneratedEtc } from "../sandbox/generated-etc.ts";
-import type { IsolatedProcess } from "../sandbox/isolated-process.ts";
-import { launcherImage } from "../sandbox/launcher-image.ts";
-import type { NativeCalls } from "../sandbox/native-calls.ts";
+import type { CgroupController } from "../sandbox/cgroup.ts";
 import type { OutputStreams } from "../sandbox/output-streams.ts";
-import { PlainProcess } from "../sandbox/plain-process.ts";
-import { BWRAP_FDS, SandboxProcess } from "../sandbox/sandbox-process.ts";
-import { identityOfSlot, type SlotIdentities } from "../sandbox/slot-identity.ts";
 import { workingDirectoryInside } from "../sandbox/sandbox-spec.ts";
+import { identityOfSlot, type SlotIdentities } from "../sandbox/slot-identity.ts";
 import { explainLaunchFailure } from "../sandbox/start-failure.ts";
-import type { HostUser, RunOutcome, RunResult, RunSpec } from "./runner.ts";
-import { superviseRun } from "./run-supervisor.ts";
+import { IsolationFactory, type IsolationOptions } from "./isolation-factory.ts";
+import type { HostUser, PreparedView, RunOutcome, RunResult, RunSpec } from "./runner.ts";
+import { type ReadyIsolation, superviseRun } from "./run-supervisor.ts";
+import { SpareSandboxes } from "./spare-sandboxes.ts";
 
-export interface SlotRunnerOptions {
-  /** undefined: no sandbox at all, by the operator's explicit choice. */
-  readonly profile: SandboxProfile | undefined;
+export interface SlotRunnerOptions extends IsolationOptions {
   readonly identities: SlotIdentities;
-  readonly buildRootPath: string;
-  /** Where the sandbox's user sees the build root. */
-  readonly reachableBuildRootPath: string;
-  /** Marks our processes, so that a later runner finds what this one may leave behind. */
-  readonly ownerKey: string;
-  readonly native: NativeCalls | undefined;
+  readonly cgroups: CgroupController | undefined;
   readonly clock: Clock;
 }
 
 export class SlotRunner {
   readonly #options: SlotRunnerOptions;
-  readonly #directory: string;
-  readonly #etc: GeneratedEtc;
-  readonly #launcherPath: string;
+  readonly #factory: IsolationFactory;
+  readonly #spares = new SpareSandboxes();
   /** Slots with a run, with how to stop it. */
-  #running = new Map<number, { abort: AbortController; done: Promise<unknown> }>();
+  readonly #running = new Map<number, { abort: AbortController; done: Promise<unknown> }>();
   /** Slots that hold processes which do not die. */
-  #quarantined = new Set<number>();
+  readonly #quarantined = new Set<number>();
   #closing = false;
 
   constructor(options: SlotRunnerOptions) {
     this.#options = options;
-    this.#directory = runnerDirectory(options.buildRootPath);
-    rmSync(this.#directory, { recursive: true, force: true });
-    mkdirSync(this.#directory, { recursive: true, mode: 0o755 });
-    this.#etc = new GeneratedEtc(join(this.#directory, "etc"));
-    this.#launcherPath = join(this.#directory, "launcher");
-    const image = launcherImage();
-    if (image === undefined) throw new Error(`There is no launcher for the architecture ${process.arch}`);
-    writeFileSync(this.#launcherPath, image, { mode: 0o555 });
+    this.#factory = new IsolationFactory(options);
   }
 
   /** Resolves when everything the action started is dead. */
@@ -61,21 +42,34 @@ export class SlotRunner {
     const refusal = this.#refusal(spec);
     if (refusal !== undefined) return this.#atOnce(refusal);
     const abort = new AbortController();
-    const { native, clock } = this.#options;
+    const { clock, cgroups } = this.#options;
     const done = superviseRun(spec, AbortSignal.any([signal, abort.signal]), {
       clock,
-      native,
-      owner: this.ownerOf(spec.slot),
-      start: (streams) => this.#start(spec, streams),
+      cgroups,
+      isolate: (begin) => this.#isolate(spec, begin),
       workingDirectory: this.#workingDirectory(spec),
     });
     this.#running.set(spec.slot, { abort, done });
     try {
       const { result, settled } = await done;
-      if (!settled) this.#quarantined.add(spec.slot);
+      if (!settled || !(await this.#spares.settled(spec.slot))) this.#quarantined.add(spec.slot);
       return result;
     } finally {
       this.#running.delete(spec.slot);
+    }
+  }
+
+  /** Sets up a sandbox for a run that has not come yet. A hint: it may do nothing. */
+  prepare(view: PreparedView): void {
+    const { slot } = view;
+    if (this.#closing || this.#running.has(slot) || this.#quarantined.has(slot) || !this.#factory.canStartAhead) return;
+    try {
+      const options = this.#factory.sandboxOptions(view);
+      if (options === undefined) return;
+      const spare = this.#factory.startSandbox(options, this.ownerOf(slot), () => undefined);
+      this.#spares.put(slot, options, spare);
+    } catch {
+      // The run itself will meet the same fault and report it.
     }
   }
 
@@ -87,8 +81,9 @@ export class SlotRunner {
   async close(): Promise<void> {
     this.#closing = true;
     for (const { abort } of this.#running.values()) abort.abort();
-    await Promise.all([...this.#running.values()].map(({ done }) => done));
-    rmSync(this.#directory, { recursive: true, force: true });
+    await Promise.allSettled([...this.#running.values()].map(({ done }) => done));
+    await this.#spares.close();
+    this.#factory.close();
   }
 
   #refusal(spec: RunSpec): RunOutcome | undefined {
@@ -101,40 +96,25 @@ export class SlotRunner {
     return this.#options.profile === undefined ? plainRefusal(spec) : undefined;
   }
 
-  #start(spec: RunSpec, streams: OutputStreams): IsolatedProcess {
-    const { profile, ownerKey, native } = this.#options;
-    const identity = this.ownerOf(spec.slot);
-    const outputFds = streams.childFds;
-    if (profile === undefined) return new PlainProcess({ identity, outputFds, ownerKey, runId: spec.id });
-    const { network } = spec;
-    return new SandboxProcess({
-      bwrapPath: profile.bwrapPath,
-      options: bwrapArguments(spec, {
-        profile,
-        etcPath: this.#etc.current({ ...insideIdentity(spec), hostName: SANDBOX_HOST_NAME, network }),
-        fds: { status: BWRAP_FDS.status },
-        reachablePath: (path) => this.#reachable(path),
-      }),
-      launcherPath: this.#launcherPath,
-      seccompPath: undefined,
-      identity,
-      outputFds,
-      ownerKey,
-      native,
-      stderrHead: () => streams.stderrHead(),
-    });
+  #isolate(spec: RunSpec, begin: (streams: OutputStreams) => void): ReadyIsolation {
+    const owner = this.ownerOf(spec.slot);
+    const options = this.#factory.sandboxOptions(spec);
+    if (options === undefined) return this.#factory.startPlain(spec.id, owner, begin);
+    const spare = this.#spares.take(spec.slot, options);
+    if (spare === undefined) return this.#factory.startSandbox(options, owner, begin);
+    try {
+      begin(spare.streams);
+      return spare;
+    } catch (error) {
+      this.#spares.bury(spec.slot, spare);
+      throw error;
+    }
   }
 
   /** Without a sandbox the action is on the host, where its input root is. */
   #workingDirectory(spec: RunSpec): string {
     if (this.#options.profile !== undefined) return workingDirectoryInside(spec);
     return join(spec.inputRootPath, spec.workingDirectory);
-  }
-
-  #reachable(path: string): string {
-    const { buildRootPath, reachableBuildRootPath } = this.#options;
-    if (path === buildRootPath) return reachableBuildRootPath;
-    return path.startsWith(`${buildRootPath}/`) ? reachableBuildRootPath + path.slice(buildRootPath.length) : path;
   }
 
   #atOnce(outcome: RunOutcome): RunResult {
@@ -153,9 +133,4 @@ function plainRefusal(spec: RunSpec): RunOutcome | undefined {
   const errno = stats === undefined ? constants.errno.ENOENT : constants.errno.ENOTDIR;
   const failure = { stage: "enter-directory", errno } as const;
   return { kind: "not-started", message: explainLaunchFailure(failure, "", spec.workingDirectory) };
-}
-
-/** The runner's own directory below the build root; the rest belongs to the caller. */
-export function runnerDirectory(buildRootPath: string): string {
-  return join(buildRootPath, "runner");
 }

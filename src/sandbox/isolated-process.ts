@@ -10,8 +10,11 @@ export type ProcessExit =
   | { readonly kind: "exited"; readonly exitCode: number }
   /** The command could not be started; nothing of it ran. */
   | { readonly kind: "not-launched"; readonly failure: LaunchFailure }
-  /** The isolation ended without the action's exit code: it never came up, or somebody outside killed it. */
-  | { readonly kind: "broken"; readonly message: string };
+  /**
+   * The isolation ended without the action's exit code: it never came up, or somebody outside killed it. Without a
+   * message stderr has the words of the isolation itself.
+   */
+  | { readonly kind: "broken"; readonly message: string | undefined };
 
 export interface IsolatedProcess {
   /** Resolves when the outermost process has ended, which may be before everything is dead. Never rejects. */

@@ -1,4 +1,4 @@
-// The launcher: a program of some 300 bytes that is the first one in every sandbox and becomes the action.
+// The launcher: a program of some 350 bytes that is the first one in every sandbox and becomes the action.
 //
 // It waits for a block of memory (launcher-block.ts) on descriptor BLOCK_FD, enters the working directory, tries each
 // candidate path of the program in turn, and when none can be started reports {stage, errno} on REPORT_FD. Why not a shell
@@ -9,6 +9,7 @@
 //   for fd in BLOCK_FD, REPORT_FD, LAUNCHER_FD: fcntl(fd, F_SETFD, FD_CLOEXEC)
 //   read 8 bytes: length;  mmap(BLOCK_ADDRESS, length, fixed);  read length bytes to there
 //   chdir(block.directory)                              failed: report {1, errno}
+//   for limit in block.limits: prlimit64(0, limit.resource, &limit.soft, NULL)
 //   for path in block.paths: execve(path, block.arguments, block.environment)
 //     ENOENT, ENOTDIR: next;  EACCES: remember, next;   else: report {2, errno}
 //   report {2, EACCES if remembered, else ENOENT};  exit 127
@@ -41,7 +42,7 @@ const X64_CODE: readonly Instruction[] = [
   ["4883ec10", "sub rsp,0x10"],
   ["4989e4", "mov r12,rsp"],
   ["4c8d6c2408", "lea r13,[rsp+0x8]"],
-  ["e8d1000000", "call read_all"],
+  ["e8f7000000", "call read_all"],
   ["488b3424", "mov rsi,[rsp]"],
   ["bf00000020", "mov edi,0x20000000"],
   ["ba03000000", "mov edx,0x3"],
@@ -52,18 +53,31 @@ const X64_CODE: readonly Instruction[] = [
   ["0f05", "syscall"],
   ["41bc00000020", "mov r12d,0x20000000"],
   ["4c39e0", "cmp rax,r12"],
-  ["0f8591000000", "jne quit"],
+  ["0f85b7000000", "jne quit"],
   ["4d89e5", "mov r13,r12"],
   ["4c032c24", "add r13,[rsp]"],
-  ["e891000000", "call read_all"],
+  ["e8b7000000", "call read_all"],
   ["488b3c2500000020", "mov rdi,[0x20000000]"],
   ["bb01000000", "mov ebx,0x1"],
   ["b850000000", "mov eax,0x50"],
   ["0f05", "syscall"],
   ["4885c0", "test rax,rax"],
-  ["784f", "js report"],
+  ["7875", "js report"],
+  ["4c8b342518000020", "mov r14,[0x20000018]"],
+  // next_limit:
+  ["498b36", "mov rsi,[r14]"],
+  ["4885f6", "test rsi,rsi"],
+  ["7816", "js limits_done"],
+  ["31ff", "xor edi,edi"],
+  ["498d5608", "lea rdx,[r14+0x8]"],
+  ["4531d2", "xor r10d,r10d"],
+  ["b82e010000", "mov eax,0x12e"],
+  ["0f05", "syscall"],
+  ["4983c618", "add r14,0x18"],
+  ["ebe2", "jmp next_limit"],
+  // limits_done:
   ["bb02000000", "mov ebx,0x2"],
-  ["41be18000020", "mov r14d,0x20000018"],
+  ["41be20000020", "mov r14d,0x20000020"],
   ["49c7c7feffffff", "mov r15,0xfffffffffffffffe"],
   // next_path:
   ["498b3e", "mov rdi,[r14]"],
@@ -130,7 +144,7 @@ const ARM64_CODE: readonly Instruction[] = [
   ["ff4300d1", "sub sp, sp, #0x10"],
   ["f4030091", "mov x20, sp"],
   ["f5230091", "add x21, sp, #0x8"],
-  ["32000094", "bl read_all"],
+  ["3c000094", "bl read_all"],
   ["e10340f9", "ldr x1, [sp]"],
   ["0000a4d2", "mov x0, #0x20000000"],
   ["620080d2", "mov x2, #0x3"],
@@ -141,19 +155,31 @@ const ARM64_CODE: readonly Instruction[] = [
   ["010000d4", "svc #0x0"],
   ["1400a4d2", "mov x20, #0x20000000"],
   ["1f0014eb", "cmp x0, x20"],
-  ["81040054", "b.ne quit"],
+  ["c1050054", "b.ne quit"],
   ["e10340f9", "ldr x1, [sp]"],
   ["9502018b", "add x21, x20, x1"],
   ["f60314aa", "mov x22, x20"],
-  ["23000094", "bl read_all"],
+  ["2d000094", "bl read_all"],
   ["330080d2", "mov x19, #0x1"],
   ["c00240f9", "ldr x0, [x22]"],
   ["280680d2", "mov x8, #0x31"],
   ["010000d4", "svc #0x0"],
   ["1f0000f1", "cmp x0, #0x0"],
-  ["6b020054", "b.lt report"],
+  ["ab030054", "b.lt report"],
+  ["d70e40f9", "ldr x23, [x22, #24]"],
+  // next_limit:
+  ["e10240f9", "ldr x1, [x23]"],
+  ["0101f8b7", "tbnz x1, #63, limits_done"],
+  ["000080d2", "mov x0, #0x0"],
+  ["e2220091", "add x2, x23, #0x8"],
+  ["030080d2", "mov x3, #0x0"],
+  ["a82080d2", "mov x8, #0x105"],
+  ["010000d4", "svc #0x0"],
+  ["f7620091", "add x23, x23, #0x18"],
+  ["f8ffff17", "b next_limit"],
+  // limits_done:
   ["530080d2", "mov x19, #0x2"],
-  ["d7620091", "add x23, x22, #0x18"],
+  ["d7820091", "add x23, x22, #0x20"],
   ["38008092", "mov x24, #0xfffffffffffffffe"],
   // next_path:
   ["e08640f8", "ldr x0, [x23], #8"],

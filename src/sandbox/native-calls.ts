@@ -11,10 +11,6 @@ export interface NativeCalls {
   becomeSubreaper(): boolean;
   /** Reaps `pid` when it has ended. "not-a-child" when there is no such child of ours. */
   reap(pid: number): ReapedProcess | "running" | "not-a-child";
-  /** Lowers a limit of this process and of every process it starts later. */
-  lowerLimit(resource: ResourceLimit, soft: number, hard: number): void;
-  /** Sets limits of another process that has not started its command yet; false when it was refused. */
-  setProcessLimit(pid: number, resource: ResourceLimit, value: number): boolean;
 }
 
 export interface ReapedProcess {
@@ -25,10 +21,6 @@ export interface ReapedProcess {
   readonly readBytes: number;
   readonly writtenBytes: number;
 }
-
-/** RLIMIT_… numbers of Linux (x86-64 and arm64 agree on these). */
-export const ResourceLimit = { FileSize: 1, Core: 4, Processes: 6, OpenFiles: 7 } as const;
-export type ResourceLimit = (typeof ResourceLimit)[keyof typeof ResourceLimit];
 
 const PR_SET_CHILD_SUBREAPER = 36;
 const O_CLOEXEC = 0o2000000;
@@ -53,14 +45,7 @@ function bindNativeCalls(): NativeCalls | undefined {
     pipe2: { arguments: ["pointer", "int32"], return: "int32" },
     prctl: { arguments: ["int32", "uint64", "uint64", "uint64", "uint64"], return: "int32" },
     wait4: { arguments: ["int32", "pointer", "int32", "pointer"], return: "int32" },
-    prlimit64: { arguments: ["int32", "int32", "pointer", "pointer"], return: "int32" },
   });
-  const prlimit = (pid: number, resource: ResourceLimit, soft: number, hard: number): boolean => {
-    const limits = Buffer.alloc(16);
-    limits.writeBigUInt64LE(BigInt(soft), 0);
-    limits.writeBigUInt64LE(BigInt(hard), 8);
-    return functions.prlimit64(pid, resource, limits, null) === 0;
-  };
   return {
     pipe() {
       const fds = Buffer.alloc(8);
@@ -74,14 +59,6 @@ function bindNativeCalls(): NativeCalls | undefined {
       if (reaped === 0) return "running";
       return reaped === pid ? decodeUsage(usage) : "not-a-child";
     },
-    lowerLimit(resource, soft, hard) {
-      const current = Buffer.alloc(16);
-      if (functions.prlimit64(0, resource, null, current) !== 0) return;
-      const currentHard = Number(current.readBigUInt64LE(8));
-      const newHard = Math.min(hard, currentHard);
-      prlimit(0, resource, Math.min(soft, newHard), newHard);
-    },
-    setProcessLimit: (pid, resource, value) => prlimit(pid, resource, value, value),
   };
 }
 

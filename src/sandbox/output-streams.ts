@@ -10,12 +10,11 @@ import { Socket } from "node:net";
 import type { NativeCalls } from "./native-calls.ts";
 import type { SlotIdentity } from "./slot-identity.ts";
 
-export interface OutputStreamsOptions {
+export interface OutputFiles {
   readonly stdoutPath: string;
   readonly stderrPath: string;
+  /** Of both together. */
   readonly maxBytes: number;
-  readonly owner: SlotIdentity | undefined;
-  readonly native: NativeCalls | undefined;
   /** Called once, when the process wrote more than `maxBytes`. */
   readonly onLimit: () => void;
   /** Called once, when the files could not be written (disk full); what follows is lost. */
@@ -25,14 +24,14 @@ export interface OutputStreamsOptions {
 export interface OutputStreams {
   /** Descriptors for the process's 1 and 2. */
   readonly childFds: readonly [number, number];
+  /** Creates the files and lets the output flow into them. Once; throws when a file exists or cannot be made. */
+  begin(files: OutputFiles): void;
   /** The process has its copies; ours are closed, so that its end can be seen. */
   releaseChildFds(): void;
   /** Call when every writer is dead. Resolves when all that was written is in the files. */
   drain(): Promise<void>;
   /** The beginning of stderr, at most 4 KiB. */
   stderrHead(): string;
-  /** Empties both files: what is in them came from the sandbox, not from the action. */
-  discard(): void;
   /** Appends a line of ours to stderr, beyond the limit if need be. */
   appendToStderr(line: string): void;
   close(): void;
@@ -43,23 +42,14 @@ const DRAIN_TIMEOUT_MS = 5000;
 const FILE_POLL_MS = 100;
 const HEAD_BYTES = 4096;
 
-export function openOutputStreams(options: OutputStreamsOptions): OutputStreams {
-  const stdoutFd = createFile(options.stdoutPath);
-  try {
-    const stderrFd = createFile(options.stderrPath);
-    try {
-      const { native } = options;
-      return native === undefined
-        ? new FileStreams(stdoutFd, stderrFd, options)
-        : new PipedStreams(stdoutFd, stderrFd, options, native);
-    } catch (error) {
-      closeSync(stderrFd);
-      throw error;
-    }
-  } catch (error) {
-    closeSync(stdoutFd);
-    throw error;
-  }
+/** Pipes owned by `owner`, which exist before the files do. */
+export function openOutputPipes(native: NativeCalls, owner: SlotIdentity | undefined): OutputStreams {
+  return new PipedStreams(native, owner);
+}
+
+/** The files themselves, for a machine where we cannot make pipes; `begin` must come before `childFds` are used. */
+export function openOutputFiles(owner: SlotIdentity | undefined): OutputStreams {
+  return new FileStreams(owner);
 }
 
 /** Read and write for its owner, appending; it must not exist, so nobody can have planted a link there. */
@@ -69,50 +59,56 @@ function createFile(path: string): number {
 
 /** What both ways share: the files. */
 abstract class FilePair {
-  protected readonly stdoutFd: number;
-  protected readonly stderrFd: number;
-
-  constructor(stdoutFd: number, stderrFd: number) {
-    this.stdoutFd = stdoutFd;
-    this.stderrFd = stderrFd;
-  }
+  protected stdoutFd = -1;
+  protected stderrFd = -1;
 
   stderrHead(): string {
+    if (this.stderrFd < 0) return "";
     const head = Buffer.alloc(HEAD_BYTES);
     return head.toString("utf8", 0, readSync(this.stderrFd, head, 0, HEAD_BYTES, 0));
-  }
-
-  discard(): void {
-    ftruncateSync(this.stdoutFd, 0);
-    ftruncateSync(this.stderrFd, 0);
   }
 
   appendToStderr(line: string): void {
     writeSync(this.stderrFd, `${line}\n`);
   }
 
+  protected createFiles(files: OutputFiles): void {
+    this.stdoutFd = createFile(files.stdoutPath);
+    this.stderrFd = createFile(files.stderrPath);
+  }
+
   protected closeFiles(): void {
-    closeSync(this.stdoutFd);
-    closeSync(this.stderrFd);
+    for (const fd of [this.stdoutFd, this.stderrFd]) if (fd >= 0) closeSync(fd);
+    this.stdoutFd = -1;
+    this.stderrFd = -1;
   }
 }
 
 class PipedStreams extends FilePair implements OutputStreams {
   readonly childFds: readonly [number, number];
-  readonly #sockets: Socket[] = [];
-  readonly #ends: Promise<void>[] = [];
-  readonly #options: OutputStreamsOptions;
-  #remainingBytes: number;
+  readonly #sockets: readonly [Socket, Socket];
+  #files: OutputFiles | undefined;
+  #ends: Promise<void>[] = [];
+  #remainingBytes = 0;
   /** The limit struck or a write failed: from here on everything is thrown away. */
   #stopped = false;
   #childFdsOpen = true;
   #closed = false;
 
-  constructor(stdoutFd: number, stderrFd: number, options: OutputStreamsOptions, native: NativeCalls) {
-    super(stdoutFd, stderrFd);
-    this.#remainingBytes = options.maxBytes;
-    this.#options = options;
-    this.childFds = [this.#openPipe(stdoutFd, native), this.#openPipe(stderrFd, native)];
+  constructor(native: NativeCalls, owner: SlotIdentity | undefined) {
+    super();
+    const stdout = openPipe(native, owner);
+    const stderr = openPipe(native, owner);
+    this.childFds = [stdout.writeFd, stderr.writeFd];
+    this.#sockets = [stdout.socket, stderr.socket];
+  }
+
+  begin(files: OutputFiles): void {
+    this.createFiles(files);
+    this.#files = files;
+    this.#remainingBytes = files.maxBytes;
+    const [stdout, stderr] = this.#sockets;
+    this.#ends = [this.#flow(stdout, this.stdoutFd), this.#flow(stderr, this.stderrFd)];
   }
 
   releaseChildFds(): void {
@@ -138,22 +134,13 @@ class PipedStreams extends FilePair implements OutputStreams {
     this.closeFiles();
   }
 
-  /** Returns the writing end of a pipe whose other end is copied into `fileFd`. */
-  #openPipe(fileFd: number, native: NativeCalls): number {
-    const { owner } = this.#options;
-    const { readFd, writeFd } = native.pipe();
-    // Opening /dev/stdout checks the pipe's owner, who is otherwise us.
-    if (owner !== undefined) fchownSync(writeFd, owner.uid, owner.gid);
-    const socket = new Socket({ fd: readFd, readable: true, writable: false });
-    socket.on("data", (chunk: Buffer) => this.#copy(fileFd, chunk));
-    this.#ends.push(
-      new Promise((resolve) => {
-        socket.on("error", () => resolve()); // whatever was written before has arrived
-        socket.on("close", () => resolve());
-      }),
-    );
-    this.#sockets.push(socket);
-    return writeFd;
+  /** Resolves when the last writer is gone. */
+  #flow(socket: Socket, fileFd: number): Promise<void> {
+    return new Promise((resolve) => {
+      socket.on("error", () => resolve()); // whatever was written before has arrived
+      socket.on("close", () => resolve());
+      socket.on("data", (chunk: Buffer) => this.#copy(fileFd, chunk));
+    });
   }
 
   #copy(fileFd: number, chunk: Buffer): void {
@@ -164,31 +151,46 @@ class PipedStreams extends FilePair implements OutputStreams {
       for (let offset = 0; offset < kept.length;) offset += writeSync(fileFd, kept, offset);
     } catch (error) {
       this.#stopped = true;
-      this.#options.onWriteError(error instanceof Error ? error : new Error(String(error)));
+      this.#files?.onWriteError(error instanceof Error ? error : new Error(String(error)));
       return;
     }
     if (kept.length < chunk.length) {
       this.#stopped = true;
-      this.#options.onLimit();
+      this.#files?.onLimit();
     }
   }
 }
 
-class FileStreams extends FilePair implements OutputStreams {
-  readonly childFds: readonly [number, number];
-  readonly #maxBytes: number;
-  readonly #onLimit: () => void;
-  readonly #timer: NodeJS.Timeout;
-  #limited = false;
-  #closed = false;
+/** Returns both ends; nothing is read before somebody listens. */
+function openPipe(native: NativeCalls, owner: SlotIdentity | undefined): { writeFd: number; socket: Socket } {
+  const { readFd, writeFd } = native.pipe();
+  // Opening /dev/stdout checks the pipe's owner, who is otherwise us.
+  if (owner !== undefined) fchownSync(writeFd, owner.uid, owner.gid);
+  const socket = new Socket({ fd: readFd, readable: true, writable: false });
+  socket.on("error", () => undefined);
+  return { writeFd, socket };
+}
 
-  constructor(stdoutFd: number, stderrFd: number, options: OutputStreamsOptions) {
-    super(stdoutFd, stderrFd);
-    const { owner } = options;
-    if (owner !== undefined) for (const fd of [stdoutFd, stderrFd]) fchownSync(fd, owner.uid, owner.gid);
-    this.childFds = [stdoutFd, stderrFd];
-    this.#maxBytes = options.maxBytes;
-    this.#onLimit = options.onLimit;
+class FileStreams extends FilePair implements OutputStreams {
+  readonly #owner: SlotIdentity | undefined;
+  #files: OutputFiles | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #limited = false;
+
+  constructor(owner: SlotIdentity | undefined) {
+    super();
+    this.#owner = owner;
+  }
+
+  get childFds(): readonly [number, number] {
+    return [this.stdoutFd, this.stderrFd];
+  }
+
+  begin(files: OutputFiles): void {
+    this.createFiles(files);
+    this.#files = files;
+    const owner = this.#owner;
+    if (owner !== undefined) for (const fd of this.childFds) fchownSync(fd, owner.uid, owner.gid);
     this.#timer = setInterval(() => this.#checkLimit(), FILE_POLL_MS);
   }
 
@@ -201,19 +203,20 @@ class FileStreams extends FilePair implements OutputStreams {
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
     clearInterval(this.#timer);
     this.closeFiles();
   }
 
   #checkLimit(): void {
+    const files = this.#files;
+    if (files === undefined || this.#limited) return;
     const stdoutBytes = fstatSync(this.stdoutFd).size;
     const stderrBytes = fstatSync(this.stderrFd).size;
-    if (this.#limited || stdoutBytes + stderrBytes <= this.#maxBytes) return;
+    if (stdoutBytes + stderrBytes <= files.maxBytes) return;
     this.#limited = true;
-    ftruncateSync(this.stdoutFd, Math.min(stdoutBytes, this.#maxBytes));
-    ftruncateSync(this.stderrFd, Math.max(0, Math.min(stderrBytes, this.#maxBytes - stdoutBytes)));
-    this.#onLimit();
+    const keptBytes = Math.min(stdoutBytes, files.maxBytes);
+    ftruncateSync(this.stdoutFd, keptBytes);
+    ftruncateSync(this.stderrFd, Math.min(stderrBytes, files.maxBytes - keptBytes));
+    files.onLimit();
   }
 }

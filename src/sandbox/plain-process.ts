@@ -10,12 +10,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { IsolatedProcess, ProcessExit } from "./isolated-process.ts";
 import type { LaunchCommand } from "./launcher-block.ts";
 import type { ReapedProcess } from "./native-calls.ts";
+import type { OutputStreams } from "./output-streams.ts";
 import { findMarkedProcesses, findProcessesOfUser, killQuietly, OWNER_VARIABLE } from "./process-table.ts";
 import type { SlotIdentity } from "./slot-identity.ts";
 
 export interface PlainProcessOptions {
   readonly identity: SlotIdentity | undefined;
-  readonly outputFds: readonly [number, number];
+  readonly streams: OutputStreams;
   readonly ownerKey: string;
   /** Unique among running ones. */
   readonly runId: string;
@@ -44,7 +45,7 @@ export class PlainProcess implements IsolatedProcess {
 
   /** `workingDirectory` is a path of the host here, and exists. */
   launch(command: LaunchCommand): void {
-    const { identity, outputFds, ownerKey, runId } = this.#options;
+    const { identity, streams, ownerKey, runId } = this.#options;
     const [program = "", ...rest] = command.arguments;
     const environment = Object.fromEntries(command.environment.map(({ name, value }) => [name, value]));
     this.#child = spawn(program, rest, {
@@ -52,7 +53,7 @@ export class PlainProcess implements IsolatedProcess {
       detached: true,
       env: { ...environment, [OWNER_VARIABLE]: ownerKey, [RUN_VARIABLE]: runId },
       ...(identity === undefined ? {} : { uid: identity.uid, gid: identity.gid }),
-      stdio: ["ignore", ...outputFds],
+      stdio: ["ignore", ...streams.childFds],
     });
     this.#child.once("error", (error) => this.#resolveExit(forkFailure(error, program)));
     this.#child.once("exit", (code, signal) => {

@@ -93,3 +93,17 @@ function allPids(): number[] {
     .filter((name) => /^\d+$/.test(name))
     .map(Number);
 }
+
+/** Returns `pid` and all its descendants, as far as they are still there. */
+export function processTree(pid: number): number[] {
+  const found = [pid];
+  for (const parent of found) {
+    try {
+      const children = readFileSync(`/proc/${parent}/task/${parent}/children`, "latin1");
+      for (const child of children.split(" ")) if (child !== "") found.push(Number(child));
+    } catch {
+      // gone meanwhile
+    }
+  }
+  return found;
+}

@@ -19,7 +19,6 @@ import { LAUNCHER_FDS, LaunchStage } from "./launcher-image.ts";
 import type { NativeCalls, ReapedProcess } from "./native-calls.ts";
 import { killQuietly, OWNER_VARIABLE, ProcessHandle } from "./process-table.ts";
 import type { SlotIdentity } from "./slot-identity.ts";
-import { explainSandboxFailure } from "./start-failure.ts";
 
 /** Where bwrap finds its own descriptors; 0 to 2 are the action's, LAUNCHER_FDS the launcher's. */
 export const BWRAP_FDS = { args: 3, status: 4, seccomp: 8 } as const;
@@ -35,8 +34,6 @@ export interface SandboxProcessOptions {
   readonly outputFds: readonly [number, number];
   readonly ownerKey: string;
   readonly native: NativeCalls | undefined;
-  /** The beginning of what was written to stderr. */
-  readonly stderrHead: () => string;
 }
 
 /** bwrap's streams end with it, unless something inside the kernel still holds them: then we go on without. */
@@ -159,11 +156,7 @@ export class SandboxProcess implements IsolatedProcess {
     }
     const exitCode = /"exit-code":\s*(\d+)/.exec(this.#status)?.[1];
     if (exitCode !== undefined) return { kind: "exited", exitCode: Number(exitCode) };
-    const message =
-      signal === null
-        ? explainSandboxFailure(this.#options.stderrHead())
-        : `The sandbox was ended by ${signal} from outside`;
-    return { kind: "broken", message };
+    return { kind: "broken", message: signal === null ? undefined : `The sandbox was ended by ${signal} from outside` };
   }
 
   #stream(fd: number): Duplex | undefined {

@@ -115,8 +115,12 @@ async function startHostedRunner(
 }
 
 function spawnHost(hostArguments: readonly string[], cwd: string): ChildProcess {
+  return spawnForAnyUser("test/runner/runner-host.ts", hostArguments, cwd);
+}
+
+/** Starts a script of the repository with an IPC channel; it can still be read after the script has changed its user. */
+export function spawnForAnyUser(script: string, hostArguments: readonly string[], cwd: string): ChildProcess {
   const repository = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
-  const script = "test/runner/runner-host.ts";
   const stdio = ["ignore", "inherit", "inherit", "ipc"] as const;
   const env = { PATH: process.env["PATH"] };
   if (isReachableForOthers(join(repository, "package.json")) && isReachableForOthers(process.execPath)) {

@@ -1,0 +1,134 @@
+// Makes isolated processes for runs: a sandbox of exactly the wanted view, or a plain child when there is no sandbox.
+//
+// Owns the files every sandbox needs (launcher, system call filter, generated /etc) in the runner's directory.
+
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { bwrapArguments, insideIdentity, SANDBOX_HOST_NAME, type SandboxProfile } from "../sandbox/bwrap-arguments.ts";
+import { GeneratedEtc } from "../sandbox/generated-etc.ts";
+import { launcherImage } from "../sandbox/launcher-image.ts";
+import type { NativeCalls } from "../sandbox/native-calls.ts";
+import { openOutputFiles, openOutputPipes, type OutputStreams } from "../sandbox/output-streams.ts";
+import { PlainProcess } from "../sandbox/plain-process.ts";
+import { BWRAP_FDS, SandboxProcess } from "../sandbox/sandbox-process.ts";
+import type { SandboxView } from "../sandbox/sandbox-spec.ts";
+import { seccompFilter } from "../sandbox/seccomp-filter.ts";
+import type { HostUser } from "./runner.ts";
+import type { ReadyIsolation } from "./run-supervisor.ts";
+
+export interface IsolationOptions {
+  /** undefined: no sandbox at all, by the operator's explicit choice. */
+  readonly profile: SandboxProfile | undefined;
+  readonly buildRootPath: string;
+  /** Where the sandbox's user sees the build root. */
+  readonly reachableBuildRootPath: string;
+  /** Marks our processes, so that a later runner finds what this one may leave behind. */
+  readonly ownerKey: string;
+  readonly native: NativeCalls | undefined;
+}
+
+export class IsolationFactory {
+  readonly #options: IsolationOptions;
+  readonly #directory: string;
+  readonly #etc: GeneratedEtc;
+  readonly #launcherPath: string;
+  readonly #seccompPath: string | undefined;
+
+  constructor(options: IsolationOptions) {
+    this.#options = options;
+    // The runner's own directory below the build root; the rest of it belongs to the worker.
+    this.#directory = join(options.buildRootPath, "runner");
+    rmSync(this.#directory, { recursive: true, force: true });
+    mkdirSync(this.#directory, { recursive: true, mode: 0o755 });
+    this.#etc = new GeneratedEtc(join(this.#directory, "etc"));
+    this.#launcherPath = this.#write("launcher", needLauncher(), 0o555);
+    const filter = seccompFilter();
+    this.#seccompPath = filter === undefined ? undefined : this.#write("seccomp.bpf", filter, 0o444);
+  }
+
+  /** bwrap's options for that view. Equal options make equal sandboxes. */
+  sandboxOptions(view: SandboxView): string[] | undefined {
+    const { profile } = this.#options;
+    if (profile === undefined) return undefined;
+    const { network } = view;
+    return bwrapArguments(view, {
+      profile,
+      etcPath: this.#etc.current({ ...insideIdentity(view), hostName: SANDBOX_HOST_NAME, network }),
+      fds: { status: BWRAP_FDS.status, seccomp: this.#seccompPath === undefined ? undefined : BWRAP_FDS.seccomp },
+      reachablePath: (path) => this.#reachable(path),
+    });
+  }
+
+  /** Starts a sandbox with `options` of sandboxOptions(); `begin` is called with its streams before that. */
+  startSandbox(
+    options: readonly string[],
+    owner: HostUser | undefined,
+    begin: (streams: OutputStreams) => void,
+  ): ReadyIsolation {
+    const { profile, ownerKey, native } = this.#options;
+    if (profile === undefined) throw new Error("There is no sandbox here");
+    const streams = this.#openStreams(owner);
+    try {
+      begin(streams);
+      const process = new SandboxProcess({
+        bwrapPath: profile.bwrapPath,
+        options,
+        launcherPath: this.#launcherPath,
+        seccompPath: this.#seccompPath,
+        identity: owner,
+        outputFds: streams.childFds,
+        ownerKey,
+        native,
+      });
+      return { process, streams };
+    } catch (error) {
+      streams.close();
+      throw error;
+    }
+  }
+
+  /** Whether a sandbox can be started before anybody knows where its output goes. */
+  get canStartAhead(): boolean {
+    return this.#options.native !== undefined && this.#options.profile !== undefined;
+  }
+
+  startPlain(runId: string, owner: HostUser | undefined, begin: (streams: OutputStreams) => void): ReadyIsolation {
+    const streams = this.#openStreams(owner);
+    try {
+      begin(streams);
+    } catch (error) {
+      streams.close();
+      throw error;
+    }
+    const { ownerKey } = this.#options;
+    return { process: new PlainProcess({ identity: owner, streams, ownerKey, runId }), streams };
+  }
+
+  close(): void {
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+
+  #openStreams(owner: HostUser | undefined): OutputStreams {
+    const { native } = this.#options;
+    return native === undefined ? openOutputFiles(owner) : openOutputPipes(native, owner);
+  }
+
+  #write(name: string, content: Buffer, mode: number): string {
+    const path = join(this.#directory, name);
+    writeFileSync(path, content, { mode });
+    return path;
+  }
+
+  #reachable(path: string): string {
+    const { buildRootPath, reachableBuildRootPath } = this.#options;
+    if (path === buildRootPath) return reachableBuildRootPath;
+    return path.startsWith(`${buildRootPath}/`) ? reachableBuildRootPath + path.slice(buildRootPath.length) : path;
+  }
+}
+
+function needLauncher(): Buffer {
+  const image = launcherImage();
+  if (image === undefined)
+    throw new Error(`Actions cannot run on the architecture ${process.arch}: no launcher for it`);
+  return image;
+}
