@@ -1,13 +1,14 @@
 // Large blobs as files: temporary names, durable commits, reading, and unlinking in the background.
 //
 //   tmp/<number>            being written; removed at start
+//   quarantine/             damaged files, a few
 //   files/<fn>/<ab>/<hash>  whole, 0444, one inode each; <fn> is the digest function's number, <ab> the first two digits
 //
 // Invariant: a name below files/ appears by rename after its bytes are synced, and commit() resolves after its directory
 // is. Nobody else may write below these folders; names that are not hashes are left alone.
 
 import { mkdirSync, rmSync } from "node:fs";
-import { chmod, mkdir, open, rename, unlink, type FileHandle } from "node:fs/promises";
+import { chmod, mkdir, open, readdir, rename, unlink, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { syncDirectory } from "../base/atomic-file.ts";
 import { Limiter } from "../base/limiter.ts";
@@ -20,9 +21,13 @@ import { DIGEST_FUNCTIONS, functionName, type DigestFunction } from "../digest/d
  */
 const MAX_FILE_CALLS = 12;
 
+/** Damaged files kept for somebody to look into; further ones are removed, since the disk may be dying. */
+const MAX_QUARANTINED_FILES = 64;
+
 export class FileStore {
   readonly #temporaryDirectory: string;
   readonly #filesDirectory: string;
+  readonly #quarantineDirectory: string;
   readonly #limiter = new Limiter(MAX_FILE_CALLS);
   readonly #directorySyncs = new Map<string, DirectorySync>();
   /** Files on their way out: a commit of the same name waits, or the unlink would take the new file. */
@@ -32,6 +37,7 @@ export class FileStore {
   private constructor(dataDirectory: string) {
     this.#temporaryDirectory = join(dataDirectory, "tmp");
     this.#filesDirectory = join(dataDirectory, "files");
+    this.#quarantineDirectory = join(dataDirectory, "quarantine");
   }
 
   /** Makes the folders and removes what a killed process was writing. */
@@ -81,15 +87,19 @@ export class FileStore {
   /** Unlinks a blob's file once `after` has settled; never rejects. A commit of the same blob waits for it. */
   unlinkAfter(after: Promise<unknown>, fn: DigestFunction, hash: string): Promise<void> {
     const path = this.pathOf(fn, hash);
-    const done = after
-      .then(() => this.#limiter.run(() => unlink(path)))
-      // What stays behind is found by the sweep of orphaned files.
-      .catch(() => undefined)
-      .then(() => {
-        if (this.#unlinks.get(path) === done) this.#unlinks.delete(path);
-      });
-    this.#unlinks.set(path, done);
-    return done;
+    return this.#takeAway(path, () => after.then(() => this.#limiter.run(() => unlink(path))));
+  }
+
+  /** As unlinkAfter(), but keeps the file in quarantine/ for somebody to look into, as long as few are there. */
+  quarantineAfter(after: Promise<unknown>, fn: DigestFunction, hash: string): Promise<void> {
+    const path = this.pathOf(fn, hash);
+    const keep = async () => {
+      await mkdir(this.#quarantineDirectory, { recursive: true, mode: 0o700 });
+      const kept = await readdir(this.#quarantineDirectory);
+      if (kept.length >= MAX_QUARANTINED_FILES) await unlink(path);
+      else await rename(path, join(this.#quarantineDirectory, `${folderOf(fn)}-${hash}`));
+    };
+    return this.#takeAway(path, () => after.then(() => this.#limiter.run(keep)));
   }
 
   /** Opens a blob's file; undefined when there is none. */
@@ -122,6 +132,17 @@ export class FileStore {
       await syncDirectory(dirname(dirname(to)));
       await rename(from, to);
     }
+  }
+
+  #takeAway(path: string, task: () => Promise<void>): Promise<void> {
+    const done: Promise<void> = task()
+      // What stays behind is found by the sweep of orphaned files.
+      .catch(() => undefined)
+      .then(() => {
+        if (this.#unlinks.get(path) === done) this.#unlinks.delete(path);
+      });
+    this.#unlinks.set(path, done);
+    return done;
   }
 
   #directoryOf(fn: DigestFunction, hash: string): string {

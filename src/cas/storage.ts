@@ -5,13 +5,15 @@ import { join } from "node:path";
 import { syncDirectory } from "../base/atomic-file.ts";
 import type { Clock } from "../base/clock.ts";
 import { IngestPool } from "../compute/ingest-pool.ts";
-import { LmdbStore } from "../kv/lmdb-store.ts";
+import type { KeyValueStore } from "../kv/key-value-store.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { AccessLog } from "./access-log.ts";
 import type { BlobStore } from "./blob-store.ts";
 import { checkDataVersion } from "./data-version.ts";
+import { adoptFiles, isAdoptionPending, requestAdoption } from "./file-adoption.ts";
 import { FileStore } from "./file-store.ts";
+import { markCleanStop, openIndex } from "./index-recovery.ts";
 import { LocalBlobStore } from "./local-blob-store.ts";
 import { LocalOpaqueStore } from "./local-opaque-store.ts";
 import { LocalValueStore } from "./local-value-store.ts";
@@ -92,7 +94,8 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   await checkDataVersion(dataDir);
   const files = await FileStore.open(dataDir);
   const indexFilePath = join(dataDir, "index.mdb");
-  const store = LmdbStore.open({ path: indexFilePath, metrics });
+  const { store, isRebuilt } = await openIndex({ dataDir, path: indexFilePath, logger, metrics });
+  if (isRebuilt) await requestAdoption(store);
   await syncDirectory(dataDir); // the index file's name, before anything in it is acknowledged
   const ingest = new IngestPool(options.threads === undefined ? {} : { threads: options.threads });
   const guard = new SpaceGuard({ directory: dataDir, clock });
@@ -114,7 +117,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const accessLog = new AccessLog({ table: core.table, store, clock, logger });
   let isClosing = false;
   const loaded = loadIndex({ core, accessLog, logger });
-  const swept = loaded.then(() => sweep({ core, logger, isStopped: () => isClosing }));
+  const swept = loaded.then(() => sweep({ core, store, logger, isStopped: () => isClosing }));
   const stats = (): StorageStats => ({
     usedBytes: core.usedBytes,
     maxSizeBytes: options.maxSizeBytes,
@@ -134,6 +137,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     await files.close();
     await store.close();
     await ingest.close();
+    await markCleanStop(dataDir);
   };
   return { blobs, opaque, values, stats, loaded, close: () => (closing ??= close()) };
 }
@@ -148,10 +152,26 @@ async function loadIndex(options: { core: StoreCore; accessLog: AccessLog; logge
   }
 }
 
-async function sweep(options: { core: StoreCore; logger: Logger; isStopped: () => boolean }): Promise<void> {
-  if (!options.core.table.isLoaded) return;
-  const removed = await sweepOrphans(options.core, options.isStopped);
-  if (removed > 0) options.logger.info("removed files that no entry named", { count: removed });
+/** Files without an entry: adopted after the index was made anew, removed otherwise. */
+async function sweep(options: {
+  core: StoreCore;
+  store: KeyValueStore;
+  logger: Logger;
+  isStopped: () => boolean;
+}): Promise<void> {
+  const { core, store, logger, isStopped } = options;
+  if (!core.table.isLoaded) return;
+  try {
+    if (isAdoptionPending(store)) {
+      const { adopted, quarantined } = await adoptFiles(core, store, isStopped);
+      logger.warn("looked through the files for blobs whose records were lost", { adopted, quarantined });
+    } else {
+      const removed = await sweepOrphans(core, isStopped);
+      if (removed > 0) logger.info("removed files that no entry named", { count: removed });
+    }
+  } catch (error) {
+    logger.error("cannot look through the files", { reason: String(error) });
+  }
 }
 
 function registerGauges(metrics: MetricsRegistry, stats: () => StorageStats): void {

@@ -114,7 +114,12 @@ export class StoreCore {
     this.#logger.error("dropping a damaged entry", { kind: name.kind, hash, reason });
     // The lock keeps a writer of the same name from storing it while it is taken away.
     this.locks
-      .run(lockName(name), () => this.removeEntries([victimOf(this.table, name)]))
+      .run(lockName(name), async () => {
+        const victim = victimOf(this.table, name);
+        const removed = this.table.remove([{ kind: victim.kind, words: victim.words, offset: 0 }]);
+        if (victim.isFile) void this.files.quarantineAfter(removed, victim.kind as DigestFunction, hash); // never rejects
+        await removed;
+      })
       .catch((error: unknown) => this.#logger.error("cannot drop a damaged entry", { hash, reason: String(error) }));
   }
 

@@ -28,6 +28,9 @@ async function dispatch(args: readonly string[]): Promise<number> {
     case "runner":
       // Internal: the server starts it with a socket on descriptor 3.
       return await (await import("./runner.ts")).runRunnerProcess(rest);
+    case "check-index":
+      // Internal: walks the index file where a damaged page can do no harm.
+      return await (await import("./check-index.ts")).runCheckIndex(rest);
     default:
       throw new UsageError(`Unknown command "${first}"; expected serve or doctor (ledge --help)`);
   }

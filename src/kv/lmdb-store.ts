@@ -38,6 +38,7 @@ interface LmdbDatabase {
   remove(key: Uint8Array): unknown;
   batch(action: () => void): Promise<boolean>;
   getRange(options: { start?: Uint8Array; end?: Uint8Array }): Iterable<{ key: Buffer; value: Buffer }>;
+  getKeys(options: { start: Uint8Array; end: Uint8Array }): Iterable<Buffer>;
   close(): Promise<void>;
 }
 
@@ -106,6 +107,12 @@ export class LmdbStore implements KeyValueStore {
       ...(options.from === undefined ? {} : { start: options.from }),
       ...(options.to === undefined ? {} : { end: options.to }),
     });
+  }
+
+  /** Keys with from <= key < to, ascending; values are not read. */
+  *keys(options: { readonly from: Uint8Array; readonly to: Uint8Array }): Iterable<Uint8Array> {
+    this.#assertOpen();
+    yield* this.#database.getKeys({ start: options.from, end: options.to });
   }
 
   close(): Promise<void> {

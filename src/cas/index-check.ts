@@ -1,0 +1,102 @@
+// Walks an index file in a process of its own, because reading a damaged page can end the process that reads it.
+//
+// `walk` answers whether every record can be reached; `salvage` copies what is whole into a new file. Both say how far
+// they came on stdout, so that whoever started them can go on behind the place that ended them.
+
+import { writeSync } from "node:fs";
+import { crc32 } from "node:zlib";
+import type { KeyValueOperation } from "../kv/key-value-store.ts";
+import { LmdbStore } from "../kv/lmdb-store.ts";
+import { IndexFlag } from "./blob-index.ts";
+import { dataKey, decodeChecksums, decodeEntry } from "./records.ts";
+
+const OPERATIONS_PER_COMMIT = 2000;
+/** How often the walk looks at the time and says where it is. */
+const REPORT_EVERY = 1000;
+
+/** `walk PATH LIMIT_MS` or `salvage PATH NEW_PATH FROM_HEX`; returns the exit code. */
+export async function runIndexCheck(args: readonly string[]): Promise<number> {
+  const [command, path = "", third = "", from = ""] = args;
+  if (command === "walk") return walk(path, Number(third));
+  if (command === "salvage") return salvage(path, third, Buffer.from(from, "hex"));
+  process.stderr.write(`ledge check-index: unknown command ${JSON.stringify(command)}\n`);
+  return 2;
+}
+
+async function walk(path: string, limitMs: number): Promise<number> {
+  const store = LmdbStore.open({ path });
+  const endMs = performance.now() + limitMs;
+  let count = 0;
+  // The small tables first: they are read by every start, and the limit may end the walk in the large one.
+  for (const [begin, end] of [
+    ["m", "n"],
+    ["n", "z"],
+    ["a", "d"],
+    ["d", "m"],
+  ] as const) {
+    for (const _key of store.keys({ from: Buffer.from(begin), to: Buffer.from(end) })) {
+      if (++count % REPORT_EVERY === 0 && performance.now() > endMs) return 0;
+    }
+  }
+  return 0;
+}
+
+async function salvage(path: string, newPath: string, from: Uint8Array): Promise<number> {
+  const old = LmdbStore.open({ path });
+  const young = LmdbStore.open({ path: newPath });
+  let operations: KeyValueOperation[] = [];
+  let lost = 0;
+  const flush = async (lastKey: Uint8Array) => {
+    await young.write(operations);
+    operations = [];
+    writeSync(1, `${Buffer.from(lastKey).toString("hex")} ${lost}\n`);
+  };
+  for (const entry of old.range({ from: from.length === 0 ? Uint8Array.from([0]) : from })) {
+    const key = new Uint8Array(entry.key);
+    const value = new Uint8Array(entry.value);
+    if (isWhole(key, value)) operations.push({ type: "put", key, value });
+    else lost++;
+    if (operations.length >= OPERATIONS_PER_COMMIT) await flush(key);
+  }
+  await flush(Uint8Array.from([0xff]));
+  await dropEntriesWithoutBytes(young);
+  await young.close();
+  return 0;
+}
+
+function isWhole(key: Uint8Array, value: Uint8Array): boolean {
+  switch (key[0]) {
+    case 0x6d:
+      return key.length === 34 && decodeEntry(value) !== undefined;
+    case 0x64:
+      return (
+        key.length === 7 && value.length >= 4 && Buffer.from(value.buffer).readUInt32LE(0) === crc32(value.subarray(4))
+      );
+    case 0x63:
+      return key.length === 34 && decodeChecksums(value) !== undefined;
+    case 0x61:
+      return key.length === 7;
+    case 0x6e:
+      return key.length === 1 && value.length === 6;
+    default:
+      return false;
+  }
+}
+
+/** An entry is kept only when its bytes or its checksums were. */
+async function dropEntriesWithoutBytes(store: LmdbStore): Promise<void> {
+  const operations: KeyValueOperation[] = [];
+  for (const { key, value } of store.range({ from: Buffer.from("m"), to: Buffer.from("n") })) {
+    const record = decodeEntry(value);
+    if (record === undefined) continue;
+    const bytesKey = (record.flags & IndexFlag.FILE) === 0 ? dataKey(record.place) : checksumsKeyOf(key);
+    if (store.get(bytesKey) === undefined) operations.push({ type: "delete", key: new Uint8Array(key) });
+  }
+  await store.write(operations);
+}
+
+function checksumsKeyOf(entryKey: Uint8Array): Uint8Array {
+  const key = new Uint8Array(entryKey);
+  key[0] = 0x63;
+  return key;
+}
