@@ -11,6 +11,12 @@
 import type { Digest, DigestFunction } from "../digest/digest.ts";
 import type { DigestBatch } from "../digest/digest-batch.ts";
 
+/**
+ * 2000-01-01T00:00:00Z: old enough that no tool takes an input for newer than what it makes from it, and the same on
+ * every machine, so that an archive of inputs is the same archive everywhere.
+ */
+export const BLOB_FILE_MTIME_SECONDS = 946_684_800;
+
 export interface BlobStore {
   /**
    * Returns the positions in `batch`, ascending, of the digests that are absent, each distinct digest once.
@@ -52,8 +58,8 @@ export interface BlobStore {
   pin(digests: Iterable<Digest>): Pin;
 
   /**
-   * The path of an immutable file holding exactly the blob's bytes, mode 0444, for hard-linking into an input root, or
-   * undefined when the blob is absent or not kept as a plain file of its own. Valid while the blob is pinned.
+   * The path of an immutable file holding exactly the blob's bytes, mode 0444, modified at BLOB_FILE_MTIME_SECONDS, for
+   * hard-linking into an input root, or undefined when the blob is absent or not kept as a plain file of its own. Valid while the blob is pinned.
    */
   filePath(digest: Digest): string | undefined;
 }

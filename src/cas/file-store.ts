@@ -14,6 +14,7 @@ import { syncDirectory } from "../base/atomic-file.ts";
 import { Limiter } from "../base/limiter.ts";
 import { Code, StatusError } from "../base/status.ts";
 import { DIGEST_FUNCTIONS, functionName, type DigestFunction } from "../digest/digest.ts";
+import { BLOB_FILE_MTIME_SECONDS } from "./blob-store.ts";
 
 /**
  * libuv runs file calls on UV_THREADPOOL_SIZE (16) threads, LMDB's commits as well: some must stay free for those, or
@@ -203,6 +204,7 @@ async function syncFile(path: string): Promise<void> {
   await chmod(path, 0o444);
   const file = await open(path, "r");
   try {
+    await file.utimes(BLOB_FILE_MTIME_SECONDS, BLOB_FILE_MTIME_SECONDS);
     await file.datasync();
   } finally {
     await file.close();

@@ -5,13 +5,14 @@
 // GCC's #pragma once by content and time, tar writes the second of two hard links as a link. Equal roots get equal
 // times. Source: executor.md 3.3.
 
+import { BLOB_FILE_MTIME_SECONDS } from "../cas/blob-store.ts";
 import type { Digest } from "../digest/digest.ts";
 import type { InputDirectory, InputFile } from "./input-directory.ts";
 import type { InputTree } from "./input-tree.ts";
 import { assertPathLength, MAX_PATH_BYTES } from "./output-paths.ts";
 
-/** 2000-01-01T00:00:00Z: old enough that no tool takes inputs for newer than what it makes. */
-export const BASE_MTIME_SECONDS = 946_684_800;
+/** The first replica of a content may be the store's own file. */
+export const BASE_MTIME_SECONDS = BLOB_FILE_MTIME_SECONDS;
 
 export interface PlannedFile {
   readonly path: string;
