@@ -14,9 +14,11 @@
 import { randomUUID } from "node:crypto";
 import { closeSync, constants, linkSync, mkdirSync, openSync, readdirSync, unlinkSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 
-/** How long to wait for the pid of an owner that accepted the connection. It only decorates the message. */
-const ANSWER_TIMEOUT_MS = 1000;
+/** How long to wait for the pid of a living owner: it may be starting too, with nineteen others, on two cores. */
+const ANSWER_TIMEOUT_MS = 5000;
+const RETRY_MS = 50;
 /** Each round lost means that another candidate made progress; far more than starts at once. */
 const MAX_ROUNDS = 1000;
 
@@ -47,6 +49,19 @@ export async function lockDataDir(dataDir: string): Promise<DataDirLock> {
   } catch (error) {
     directory.close();
     throw error;
+  }
+}
+
+/** As lockDataDir, but waits up to `timeoutMs` for the owner to end: it may be our predecessor, which drains. */
+export async function waitForDataDirLock(dataDir: string, timeoutMs: number): Promise<DataDirLock> {
+  const deadlineMs = performance.now() + timeoutMs;
+  for (;;) {
+    try {
+      return await lockDataDir(dataDir);
+    } catch (error) {
+      if (!(error instanceof DataDirInUseError) || performance.now() > deadlineMs) throw error;
+      await sleep(RETRY_MS);
+    }
   }
 }
 
