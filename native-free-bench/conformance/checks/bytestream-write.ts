@@ -1,0 +1,614 @@
+// ByteStream.Write and QueryWriteStatus of uncompressed blobs: offsets, resuming, duplicates, refusals.
+
+import { Code } from "../../../src/base/status.ts";
+import { ByteStream, WriteRequest, WriteResponse } from "../../../src/proto/bytestream.ts";
+import {
+  defineArea,
+  expectBytes,
+  expectCode,
+  expectEqual,
+  expectOk,
+  expectRefusal,
+  expectThat,
+  type Check,
+  type CheckBody,
+} from "../check.ts";
+import { inParts, type Blob, type Probe } from "../probe.ts";
+
+const CITES = "google.bytestream ByteStream.Write, WriteRequest";
+const REAPI = "REv2 ContentAddressableStorage: uploads by ByteStream.Write";
+
+const MALFORMED_NAMES: readonly (readonly [id: string, what: string, make: (hash: string, size: number) => string])[] =
+  [
+    ["empty", "an empty name", () => ""],
+    ["no-uuid", "a name without an upload id", (hash, size) => `uploads/blobs/${hash}/${size}`],
+    ["no-size", "a name without a size", (hash) => `uploads/5a2b0c1d-0000-4000-8000-000000000001/blobs/${hash}`],
+    [
+      "bad-size",
+      "a size that is not a number",
+      (hash) => `uploads/5a2b0c1d-0000-4000-8000-000000000001/blobs/${hash}/many`,
+    ],
+    [
+      "short-hash",
+      "a hash of 63 digits",
+      (hash, size) => `uploads/5a2b0c1d-0000-4000-8000-000000000001/blobs/${hash.slice(1)}/${size}`,
+    ],
+    ["read-form", "a read name", (hash, size) => `blobs/${hash}/${size}`],
+    [
+      "unknown-kind",
+      "an unknown keyword after the upload id",
+      (hash, size) => `uploads/5a2b0c1d-0000-4000-8000-000000000001/things/${hash}/${size}`,
+    ],
+  ];
+
+const malformedChecks: CheckBody[] = MALFORMED_NAMES.map(([id, what, make]) => ({
+  id: `name.${id}`,
+  level: "SHOULD",
+  says: `Writing to ${what} is INVALID_ARGUMENT.`,
+  cites: REAPI,
+  advice: "Parse names strictly at the edge and say which part is wrong.",
+  run: async (p) => {
+    const { data, digest } = p.blob(40);
+    const name = make(digest.hash, digest.sizeBytes);
+    const reply = await p.write(name === "" ? name : p.instancePrefix + name, [{ offset: 0, data, finish: true }]);
+    expectCode(reply, [Code.INVALID_ARGUMENT], `Writing to "${name}"`);
+  },
+}));
+
+export const byteStreamWriteChecks: readonly Check[] = defineArea(
+  "write",
+  ["cache", "sha256"],
+  [
+    {
+      id: "one-message",
+      level: "MUST",
+      says: "A blob in one message is stored and committed_size is its size.",
+      cites: `${CITES}; WriteResponse.committed_size`,
+      advice: "committed_size of an uncompressed upload is the size of the blob.",
+      run: async (p) => {
+        const blob = p.blob(1000);
+        await expectWritten(p, blob, [{ offset: 0, data: blob.data, finish: true }]);
+      },
+    },
+    {
+      id: "many-messages",
+      level: "MUST",
+      says: "A blob in many messages is stored.",
+      cites: CITES,
+      advice: "Offsets grow by the data sent.",
+      run: async (p) => {
+        const blob = p.blob(3_000_001);
+        await expectWritten(p, blob, inParts(blob.data, 100_000));
+      },
+    },
+    {
+      id: "one-byte-messages",
+      level: "MUST",
+      says: "A blob in messages of one byte is stored.",
+      cites: CITES,
+      advice: "Messages may be of any size.",
+      run: async (p) => {
+        const blob = p.blob(120);
+        await expectWritten(p, blob, inParts(blob.data, 1));
+      },
+    },
+    {
+      id: "name-repeated",
+      level: "MUST",
+      says: "Later messages may repeat the name.",
+      cites: "google.bytestream WriteRequest.resource_name",
+      advice: "Accept the same name or none.",
+      run: async (p) => {
+        const blob = p.blob(4000);
+        const name = p.writeName(blob.digest);
+        const parts = inParts(blob.data, 1000).map((part) => ({ ...part, name }));
+        expectOk(await p.write(name, parts), "Write with the name in every message");
+        await p.expectStored(blob.digest, "Afterwards");
+      },
+    },
+    {
+      id: "name-changed",
+      level: "MUST",
+      says: "A different name in a later message is refused.",
+      cites: "google.bytestream WriteRequest.resource_name: must match",
+      advice: "INVALID_ARGUMENT.",
+      run: async (p) => {
+        const blob = p.blob(4000);
+        const [first, second] = inParts(blob.data, 2000);
+        const reply = await p.write(p.writeName(blob.digest), [
+          first!,
+          { ...second!, name: p.writeName(p.absentDigest(4000)) },
+        ]);
+        expectCode(reply, [Code.INVALID_ARGUMENT], "Write with a second name");
+      },
+    },
+    {
+      id: "separate-finish",
+      level: "MUST",
+      says: "finish_write may come in a last message without data.",
+      cites: "google.bytestream WriteRequest.finish_write",
+      advice: "Data may be empty in any message.",
+      run: async (p) => {
+        const blob = p.blob(1500);
+        await expectWritten(p, blob, [
+          { offset: 0, data: blob.data },
+          { offset: 1500, finish: true },
+        ]);
+      },
+    },
+    {
+      id: "empty-messages",
+      level: "SHOULD",
+      says: "Messages without data in between change nothing.",
+      cites: "google.bytestream WriteRequest.data",
+      advice: "Accept them at the current offset.",
+      run: async (p) => {
+        const blob = p.blob(600);
+        const parts = [
+          { offset: 0 },
+          { offset: 0, data: blob.data.subarray(0, 300) },
+          { offset: 300 },
+          { offset: 300, data: blob.data.subarray(300), finish: true },
+        ];
+        await expectWritten(p, blob, parts);
+      },
+    },
+    {
+      id: "empty-blob",
+      level: "MUST",
+      says: "The empty blob is accepted in one message without data.",
+      cites: "REv2 ContentAddressableStorage: the empty blob is always present",
+      advice: "Answer 0 without storing.",
+      run: async (p) => {
+        const reply = await p.write(p.writeName(p.emptyDigest), [{ offset: 0, finish: true }]);
+        expectOk(reply, "Write of the empty blob");
+        expectEqual(reply.response?.committedSize, 0, "committed_size");
+      },
+    },
+    {
+      id: "wrong-hash",
+      level: "MUST",
+      says: "Data that does not match its hash is INVALID_ARGUMENT and is not stored.",
+      cites: `${REAPI}: INVALID_ARGUMENT`,
+      advice: "Hash what was received before publishing it.",
+      run: async (p) => {
+        const { digest } = p.blob(5000);
+        const reply = await p.write(p.writeName(digest), [{ offset: 0, data: p.blob(5000).data, finish: true }]);
+        expectCode(reply, [Code.INVALID_ARGUMENT], "Write of other bytes");
+        await p.expectAbsent(digest, "After the refused upload");
+      },
+    },
+    {
+      id: "wrong-hash-large",
+      level: "MUST",
+      says: "One changed bit in 3 MiB is INVALID_ARGUMENT.",
+      cites: `${REAPI}: INVALID_ARGUMENT`,
+      advice: "Verify large uploads as well as small ones.",
+      run: async (p) => {
+        const { data, digest } = p.blob(3 * 1024 * 1024);
+        const changed = Buffer.from(data);
+        changed[2_000_000] = changed[2_000_000]! ^ 1;
+        expectCode(
+          await p.write(p.writeName(digest), inParts(changed)),
+          [Code.INVALID_ARGUMENT],
+          "Write of changed bytes",
+        );
+        await p.expectAbsent(digest, "After the refused upload");
+      },
+    },
+    {
+      id: "too-long",
+      level: "MUST",
+      says: "More data than the size is INVALID_ARGUMENT.",
+      cites: `${REAPI}: INVALID_ARGUMENT`,
+      advice: "Stop at the first byte beyond the size.",
+      run: async (p) => {
+        const { data, digest } = p.blob(1000);
+        const name = p.writeName({ hash: digest.hash, sizeBytes: 999 });
+        expectCode(
+          await p.write(name, [{ offset: 0, data, finish: true }]),
+          [Code.INVALID_ARGUMENT],
+          "Write of 1,000 bytes to size 999",
+        );
+        await p.expectAbsent({ hash: digest.hash, sizeBytes: 999 }, "Afterwards");
+      },
+    },
+    {
+      id: "too-short",
+      level: "MUST",
+      says: "finish_write before the size is reached is INVALID_ARGUMENT.",
+      cites: `${REAPI}: INVALID_ARGUMENT`,
+      advice: "The size is part of the digest. The blob must not appear.",
+      run: async (p) => {
+        const { data, digest } = p.blob(1000);
+        const reply = await p.write(p.writeName(digest), [{ offset: 0, data: data.subarray(0, 600), finish: true }]);
+        expectCode(reply, [Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE], "finish_write after 600 of 1,000 bytes");
+        await p.expectAbsent(digest, "Afterwards");
+      },
+    },
+    {
+      id: "size-lie-right-hash",
+      level: "MUST",
+      says: "The right bytes under a larger size are refused.",
+      cites: "REv2 Digest: hash and size belong together",
+      advice: "Check length and hash.",
+      run: async (p) => {
+        const { data, digest } = p.blob(1000);
+        const lie = { hash: digest.hash, sizeBytes: 1001 };
+        expectRefusal(
+          await p.write(p.writeName(lie), [{ offset: 0, data, finish: true }]),
+          "The right bytes under size 1001",
+        );
+        await p.expectAbsent(lie, "Afterwards");
+      },
+    },
+    {
+      id: "gap",
+      level: "MUST",
+      says: "A message that leaves a gap is refused.",
+      cites: "google.bytestream WriteRequest.write_offset",
+      advice: "INVALID_ARGUMENT (OUT_OF_RANGE is accepted): never fill gaps with zeros.",
+      run: async (p) => {
+        const { data, digest } = p.blob(1000);
+        const parts = [
+          { offset: 0, data: data.subarray(0, 400) },
+          { offset: 500, data: data.subarray(500), finish: true },
+        ];
+        expectCode(
+          await p.write(p.writeName(digest), parts),
+          [Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE, Code.FAILED_PRECONDITION],
+          "A gap of 100 bytes",
+        );
+        await p.expectAbsent(digest, "Afterwards");
+      },
+    },
+    {
+      id: "overlap",
+      level: "MUST",
+      says: "A message that goes back inside one call is refused.",
+      cites: "google.bytestream WriteRequest.write_offset",
+      advice: "INVALID_ARGUMENT (OUT_OF_RANGE is accepted).",
+      run: async (p) => {
+        const { data, digest } = p.blob(1000);
+        const parts = [
+          { offset: 0, data: data.subarray(0, 500) },
+          { offset: 400, data: data.subarray(400), finish: true },
+        ];
+        expectCode(
+          await p.write(p.writeName(digest), parts),
+          [Code.INVALID_ARGUMENT, Code.OUT_OF_RANGE, Code.FAILED_PRECONDITION],
+          "Going back 100 bytes",
+        );
+      },
+    },
+    {
+      id: "first-offset-unknown",
+      level: "MUST",
+      says: "A new upload that begins beyond 0 is refused.",
+      cites: "google.bytestream WriteRequest.write_offset: must equal what QueryWriteStatus reports",
+      advice: "Nothing is committed under a new name, so only 0 is right.",
+      run: async (p) => {
+        const { data, digest } = p.blob(1000);
+        expectRefusal(
+          await p.write(p.writeName(digest), [{ offset: 100, data: data.subarray(100), finish: true }]),
+          "A first offset of 100",
+        );
+        await p.expectAbsent(digest, "Afterwards");
+      },
+    },
+    {
+      id: "negative-offset",
+      level: "MUST",
+      says: "A negative write_offset is refused.",
+      cites: "google.bytestream WriteRequest.write_offset",
+      advice: "INVALID_ARGUMENT.",
+      run: async (p) => {
+        const { data, digest } = p.blob(100);
+        expectRefusal(await p.write(p.writeName(digest), [{ offset: -1, data, finish: true }]), "Offset -1");
+      },
+    },
+    {
+      id: "after-finish",
+      level: "SHOULD",
+      says: "Data after finish_write does not change the stored blob.",
+      cites: "google.bytestream WriteRequest.finish_write: an error to write afterwards",
+      advice: "Answer at finish_write, or refuse the call.",
+      run: async (p) => {
+        const blob = p.blob(800);
+        await p.write(p.writeName(blob.digest), [
+          { offset: 0, data: blob.data, finish: true },
+          { offset: 800, data: p.random.bytes(50) },
+        ]);
+        const read = await p.read(p.readName(blob.digest));
+        if (read.code === Code.OK) expectBytes(read.data, blob.data, "The stored bytes");
+        else expectCode(read, [Code.NOT_FOUND], "Reading the blob");
+      },
+    },
+    {
+      id: "abandoned",
+      level: "MUST",
+      says: "An upload that is half-closed in the middle stores nothing.",
+      cites: "google.bytestream ByteStream.Write: the resource is incomplete until finish_write",
+      advice: "Answer with the bytes kept, or refuse; never publish a prefix.",
+      run: async (p) => {
+        const { data, digest } = p.blob(1000);
+        await p.write(p.writeName(digest), [{ offset: 0, data: data.subarray(0, 500) }]);
+        await p.expectAbsent(digest, "After half an upload");
+        expectCode(await p.read(p.readName(digest)), [Code.NOT_FOUND], "Reading it");
+      },
+    },
+    {
+      id: "no-finish",
+      level: "MUST",
+      says: "All bytes without finish_write do not answer with success and no blob.",
+      cites: "google.bytestream ByteStream.Write",
+      advice: "Either the blob is complete and present, or the answer does not claim its full size.",
+      run: async (p) => {
+        const { data, digest } = p.blob(900);
+        const reply = await p.write(p.writeName(digest), [{ offset: 0, data }]);
+        if (reply.code === Code.OK && reply.response?.committedSize === 900 && !p.has("write-status"))
+          await p.expectStored(digest, "After committed_size 900");
+      },
+    },
+    {
+      id: "cancelled",
+      level: "MUST",
+      says: "An upload that is cancelled stores nothing, and can be made again.",
+      cites: "google.bytestream ByteStream.Write",
+      advice: "Release the upload's lock and temporary file when the stream is reset.",
+      run: async (p) => {
+        const blob = p.blob(300_000);
+        const call = await p.options.channel.start(ByteStream.methods.Write.path);
+        await call.send(
+          WriteRequest.encode({ resourceName: p.writeName(blob.digest), data: blob.data.subarray(0, 100_000) }),
+        );
+        call.cancel();
+        await call.outcome;
+        await p.expectAbsent(blob.digest, "After the cancelled upload");
+        await expectWritten(p, blob, inParts(blob.data));
+      },
+    },
+    {
+      id: "empty-call",
+      level: "SHOULD",
+      says: "A call without any message is refused.",
+      cites: "google.bytestream WriteRequest.resource_name: required in the first message",
+      advice: "INVALID_ARGUMENT; do not wait for ever.",
+      run: async (p) => expectRefusal(await p.write("unused", []), "A Write without messages"),
+    },
+    {
+      id: "duplicate",
+      level: "MUST",
+      says: "Writing a present blob again is OK with committed_size of the whole blob.",
+      cites: `${REAPI}: end early with the full size`,
+      advice: "Do not answer ALREADY_EXISTS; clients treat errors as failures.",
+      run: async (p) => {
+        const blob = await p.storeNew(70_000);
+        const reply = await p.write(p.writeName(blob.digest), inParts(blob.data, 10_000));
+        expectOk(reply, "The second upload");
+        expectEqual(reply.response?.committedSize, 70_000, "committed_size");
+      },
+    },
+    {
+      id: "duplicate-early",
+      level: "SHOULD",
+      says: "Writing a present blob is answered after the first message, without waiting for the data.",
+      cites: `${REAPI}: the server may end the call as soon as it knows the blob`,
+      advice: "Send the response and its trailers, then RST_STREAM(NO_ERROR).",
+      run: async (p) => {
+        const blob = await p.storeNew(1024 * 1024);
+        const call = await p.options.channel.start(ByteStream.methods.Write.path, { signal: p.signal });
+        await call.send(
+          WriteRequest.encode({ resourceName: p.writeName(blob.digest), data: blob.data.subarray(0, 1000) }),
+        );
+        const answer = await Promise.race([call.receive(), p.pause(3000).then(() => "silence" as const)]);
+        if (answer === "silence") call.cancel();
+        expectThat(answer !== "silence" && answer !== undefined, "no answer within 3 s of the first message");
+        expectOk(await call.outcome, "The early answer");
+        expectEqual(WriteResponse.decode(answer).committedSize, 1024 * 1024, "committed_size");
+      },
+    },
+    {
+      id: "duplicate-wrong-bytes",
+      level: "MUST",
+      says: "Wrong bytes for a present blob do not change it.",
+      cites: "REv2 ContentAddressableStorage: content is addressed by its digest",
+      advice: "Never overwrite.",
+      run: async (p) => {
+        const blob = await p.storeNew(5000);
+        await p.write(p.writeName(blob.digest), [{ offset: 0, data: p.blob(5000).data, finish: true }]);
+        const read = await p.read(p.readName(blob.digest));
+        expectOk(read, "Reading the blob");
+        expectBytes(read.data, blob.data, "Its bytes");
+      },
+    },
+    {
+      id: "metadata-suffix",
+      level: "MUST",
+      says: "Segments after the size of an upload name are ignored.",
+      cites: `${REAPI}: optional metadata after the size`,
+      advice: "Take anything after the size.",
+      run: async (p) => {
+        const blob = p.blob(100);
+        expectOk(
+          await p.write(`${p.writeName(blob.digest)}/some/file.txt`, [{ offset: 0, data: blob.data, finish: true }]),
+          "Write",
+        );
+        await p.expectStored(blob.digest, "Afterwards");
+      },
+    },
+    {
+      id: "uuid-reused",
+      level: "SHOULD",
+      says: "One upload id may serve several blobs.",
+      cites: `${REAPI}: the client chooses the id`,
+      advice: "Key uploads by the whole name.",
+      run: async (p) => {
+        const uuid = p.random.uuid();
+        for (const blob of p.blobs(3, 200)) {
+          expectOk(
+            await p.write(p.writeName(blob.digest, { uuid }), [{ offset: 0, data: blob.data, finish: true }]),
+            "Write",
+          );
+          await p.expectStored(blob.digest, "Afterwards");
+        }
+      },
+    },
+    {
+      id: "uuid-any-form",
+      level: "CLIENTS",
+      says: "An upload id that is not a UUID is accepted.",
+      cites: "older tools send other strings",
+      advice: "Do not validate the form of the id.",
+      run: async (p) => {
+        const blob = p.blob(200);
+        expectOk(
+          await p.write(p.writeName(blob.digest, { uuid: "upload-1" }), [{ offset: 0, data: blob.data, finish: true }]),
+          "Write",
+        );
+      },
+    },
+    {
+      id: "readable-at-once",
+      level: "MUST",
+      says: "A blob is readable as soon as its upload is acknowledged.",
+      cites: "REv2 ContentAddressableStorage: lifetime of new blobs",
+      advice: "Acknowledge after publishing.",
+      run: async (p) => {
+        for (const size of [100, 100_000, 2_000_000]) {
+          const blob = p.blob(size);
+          await expectWritten(p, blob, inParts(blob.data));
+        }
+      },
+    },
+    ...malformedChecks,
+  ],
+);
+
+export const writeStatusChecks: readonly Check[] = defineArea(
+  "write-status",
+  ["cache", "sha256", "write-status"],
+  [
+    {
+      id: "complete",
+      level: "MUST",
+      says: "A present blob is complete with its size.",
+      cites: "google.bytestream QueryWriteStatusResponse",
+      advice: "Look in the store, not only among running uploads.",
+      run: async (p) => {
+        const blob = await p.storeNew(444);
+        const reply = await p.writeStatus(p.writeName(blob.digest));
+        expectOk(reply, "QueryWriteStatus");
+        expectEqual(reply.response?.complete, true, "complete");
+        expectEqual(reply.response?.committedSize, 444, "committed_size");
+      },
+    },
+    {
+      id: "unknown",
+      level: "SHOULD",
+      says: "An unknown upload is 0 bytes and incomplete, or NOT_FOUND.",
+      cites: "google.bytestream ByteStream.QueryWriteStatus",
+      advice: "Bazel asks between retries; any other error ends its upload.",
+      run: async (p) => {
+        const reply = await p.writeStatus(p.writeName(p.absentDigest()));
+        if (reply.code === Code.NOT_FOUND) return;
+        expectOk(reply, "QueryWriteStatus");
+        expectEqual(reply.response?.complete, false, "complete");
+        expectEqual(reply.response?.committedSize, 0, "committed_size");
+      },
+    },
+    {
+      id: "malformed-name",
+      level: "SHOULD",
+      says: "A malformed name is INVALID_ARGUMENT.",
+      cites: "google.bytestream QueryWriteStatusRequest.resource_name",
+      advice: "Parse it as Write does.",
+      run: async (p) =>
+        expectCode(await p.writeStatus(`${p.instancePrefix}uploads/x`), [Code.INVALID_ARGUMENT], "A malformed name"),
+    },
+    {
+      id: "resume",
+      level: "SHOULD",
+      says: "An interrupted upload goes on where QueryWriteStatus says, and the blob is right.",
+      cites: "google.bytestream ByteStream.QueryWriteStatus: resume at committed_size",
+      advice: "Report only bytes that a following Write may build upon; 0 is always allowed.",
+      run: async (p) => {
+        const blob = p.blob(1_500_000);
+        const name = p.writeName(blob.digest);
+        await p.write(
+          name,
+          inParts(blob.data.subarray(0, 800_000), 100_000).map((part) => ({ ...part, finish: false })),
+        );
+        const status = await p.writeStatus(name);
+        const committed = status.code === Code.OK ? status.response!.committedSize : 0;
+        expectThat(committed >= 0 && committed <= 800_000, `committed_size is ${committed} after 800,000 bytes`);
+        const reply = await p.write(name, inParts(blob.data.subarray(committed), 100_000, committed));
+        expectOk(reply, `Going on at ${committed}`);
+        expectEqual(reply.response?.committedSize, 1_500_000, "committed_size");
+        const read = await p.read(p.readName(blob.digest));
+        expectBytes(read.data, blob.data, "The blob");
+      },
+    },
+    {
+      id: "resume-wrong-offset",
+      level: "MUST",
+      says: "Going on beyond what is committed is refused.",
+      cites: "google.bytestream WriteRequest.write_offset",
+      advice: "Compare the first offset with what is kept.",
+      run: async (p) => {
+        const blob = p.blob(400_000);
+        const name = p.writeName(blob.digest);
+        await p.write(name, [{ offset: 0, data: blob.data.subarray(0, 100_000) }]);
+        expectRefusal(
+          await p.write(name, [{ offset: 200_000, data: blob.data.subarray(200_000), finish: true }]),
+          "Going on at 200,000 after 100,000 bytes",
+        );
+        await p.expectAbsent(blob.digest, "Afterwards");
+      },
+    },
+    {
+      id: "not-decreasing",
+      level: "MUST",
+      says: "committed_size of one name does not decrease.",
+      cites: "google.bytestream QueryWriteStatusResponse.committed_size",
+      advice: "Report what survives, not what was received last.",
+      run: async (p) => {
+        const blob = p.blob(600_000);
+        const name = p.writeName(blob.digest);
+        await p.write(name, [{ offset: 0, data: blob.data.subarray(0, 200_000) }]);
+        const first = (await p.writeStatus(name)).response?.committedSize ?? 0;
+        const second = (await p.writeStatus(name)).response?.committedSize ?? 0;
+        expectThat(second >= first, `${first}, then ${second}`);
+      },
+    },
+    {
+      id: "after-duplicate",
+      level: "SHOULD",
+      says: "An interrupted upload of a blob that somebody else completed is complete.",
+      cites: "google.bytestream QueryWriteStatusResponse.complete",
+      advice: "Ask the store before the table of uploads.",
+      run: async (p) => {
+        const blob = p.blob(300_000);
+        const name = p.writeName(blob.digest);
+        await p.write(name, [{ offset: 0, data: blob.data.subarray(0, 100_000) }]);
+        await p.store(blob);
+        const reply = await p.writeStatus(name);
+        expectOk(reply, "QueryWriteStatus");
+        expectEqual(reply.response?.complete, true, "complete");
+      },
+    },
+  ],
+);
+
+async function expectWritten(
+  p: Probe,
+  blob: Blob,
+  parts: readonly { offset: number; data?: Uint8Array; finish?: boolean }[],
+): Promise<void> {
+  const reply = await p.write(p.writeName(blob.digest), parts);
+  expectOk(reply, "Write");
+  expectEqual(reply.response?.committedSize, blob.digest.sizeBytes, "committed_size");
+  const read = await p.read(p.readName(blob.digest));
+  expectOk(read, "Reading it back");
+  expectBytes(read.data, blob.data, "The bytes read back");
+}

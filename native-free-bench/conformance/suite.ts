@@ -1,0 +1,46 @@
+// All checks in the order in which they run: what others stand on comes first.
+
+import type { Check } from "./check.ts";
+import { actionCacheChecks } from "./checks/action-cache.ts";
+import { batchReadChecks } from "./checks/batch-read.ts";
+import { batchUpdateChecks } from "./checks/batch-update.ts";
+import { byteStreamReadChecks } from "./checks/bytestream-read.ts";
+import { byteStreamWriteChecks, writeStatusChecks } from "./checks/bytestream-write.ts";
+import { capabilitiesChecks } from "./checks/capabilities.ts";
+import { digestChecks, instanceChecks } from "./checks/digests.ts";
+import { executeChecks } from "./checks/execute.ts";
+import { findMissingChecks } from "./checks/find-missing.ts";
+import { getTreeChecks, splitSpliceChecks } from "./checks/get-tree.ts";
+import { grpcChecks, healthChecks, metadataChecks, reflectionChecks } from "./checks/grpc-protocol.ts";
+import { httpCacheChecks } from "./checks/http-cache.ts";
+import { operationsChecks, waitExecutionChecks } from "./checks/operations.ts";
+import { concurrencyChecks, limitChecks, robustnessChecks } from "./checks/robustness.ts";
+import { zstdBatchChecks, zstdChecks } from "./checks/zstd.ts";
+
+export const SUITE: readonly Check[] = [
+  ...capabilitiesChecks,
+  ...grpcChecks,
+  ...findMissingChecks,
+  ...batchUpdateChecks,
+  ...batchReadChecks,
+  ...byteStreamReadChecks,
+  ...byteStreamWriteChecks,
+  ...writeStatusChecks,
+  ...zstdChecks,
+  ...zstdBatchChecks,
+  ...getTreeChecks,
+  ...splitSpliceChecks,
+  ...digestChecks,
+  ...instanceChecks,
+  ...actionCacheChecks,
+  ...executeChecks,
+  ...waitExecutionChecks,
+  ...operationsChecks,
+  ...httpCacheChecks,
+  ...metadataChecks,
+  ...limitChecks,
+  ...concurrencyChecks,
+  ...robustnessChecks,
+  ...healthChecks,
+  ...reflectionChecks,
+];
