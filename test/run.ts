@@ -25,6 +25,7 @@ const CHECKS: readonly Step[] = [
   { name: "lint", command: ["oxlint", "--type-aware", "--deny-warnings"] },
   { name: "types", command: ["tsc", "--noEmit"] },
   { name: "build dist/ledge", command: [process.execPath, "build.ts"] },
+  { name: "fetch real clients", command: [process.execPath, "test/support/prepare-clients.ts"] },
 ];
 
 interface Counts {
