@@ -74,6 +74,8 @@ async function read(
     return { digest: wire, data: compressed, compressor: Compressor_Value.ZSTD };
   } catch (error) {
     const { code, message } = toStatusError(error);
+    // A damaged blob is an absent one, so that the client uploads it again.
+    if (code === Code.DATA_LOSS) return { digest: wire, status: { code: Code.NOT_FOUND, message } };
     return { digest: wire, status: { code, message } };
   }
 }

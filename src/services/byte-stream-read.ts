@@ -8,7 +8,7 @@ import type { StreamCall, StreamHandler } from "../grpc/service.ts";
 import { compressZstd, createZstdCompressor } from "../base/zstd.ts";
 import { Code, StatusError, invalidArgument, notFound } from "../base/status.ts";
 import { formatDigest, type Digest } from "../digest/digest.ts";
-import { parseReadName } from "../digest/resource-name.ts";
+import { parseReadName, type ReadName } from "../digest/resource-name.ts";
 import { ReadRequest } from "../proto/bytestream.ts";
 import { fieldHeader } from "../proto/wire.ts";
 import { decodeOnlyRequest } from "./decode.ts";
@@ -18,36 +18,37 @@ const TAG_DATA = 0x52;
 /** Blobs up to here are fetched whole: one message, and no reader to open and close. */
 const WHOLE_BYTES = 64 * 1024;
 
+interface Range {
+  readonly offsetBytes: number;
+  /** 0: to the end. */
+  readonly limitBytes: number;
+}
+
 export function createRead(blobs: BlobStore): StreamHandler {
   return async (call) => {
     const request = await decodeOnlyRequest(ReadRequest, call);
-    const { digest, encoding } = parseReadName(request.resourceName);
+    const name = parseReadName(request.resourceName);
     assertResourceNameHeader(call, request.resourceName);
-    const offsetBytes = request.readOffset;
-    const limitBytes = request.readLimit;
-    assertRange(digest, offsetBytes, limitBytes);
-    if (encoding === "zstd" && limitBytes !== 0) {
-      throw invalidArgument(`read_limit ${limitBytes} with a compressed resource: it must be 0 there`);
-    }
-    if (digest.sizeBytes <= WHOLE_BYTES) {
-      const part = await readWhole(blobs, digest, { offsetBytes, limitBytes });
-      if (encoding === "zstd") await sendData(call, await compressZstd(part));
-      else if (part.length > 0) await sendData(call, part);
-      return;
-    }
-    const reader = await blobs.openRead(digest, { offsetBytes, limitBytes });
+    const range = { offsetBytes: request.readOffset, limitBytes: request.readLimit };
+    assertRange(name, range);
+    const sink = new DataSink(call);
     try {
-      if (encoding === "zstd") await sendCompressed(call, reader);
-      else await sendPlain(call, reader);
-    } finally {
-      await reader.close();
+      if (name.digest.sizeBytes <= WHOLE_BYTES) await sendWhole(blobs, name, range, sink);
+      else await sendInChunks(blobs, name, range, sink);
+    } catch (error) {
+      // Found damaged before anything went out: absent, as far as the client is concerned, so that it uploads it again.
+      if (!sink.hasSent && error instanceof StatusError && error.code === Code.DATA_LOSS) throw notFound(error.message);
+      throw error;
     }
   };
 }
 
-function assertRange(digest: Digest, offsetBytes: number, limitBytes: number): void {
+function assertRange({ digest, encoding }: ReadName, { offsetBytes, limitBytes }: Range): void {
   if (offsetBytes < 0) throw new StatusError(Code.OUT_OF_RANGE, `read_offset ${offsetBytes} is negative`);
   if (limitBytes < 0) throw invalidArgument(`read_limit ${limitBytes} is negative; 0 means no limit`);
+  if (encoding === "zstd" && limitBytes !== 0) {
+    throw invalidArgument(`read_limit ${limitBytes} with a compressed resource: it must be 0 there`);
+  }
   if (offsetBytes > digest.sizeBytes) {
     throw new StatusError(
       Code.OUT_OF_RANGE,
@@ -56,22 +57,41 @@ function assertRange(digest: Digest, offsetBytes: number, limitBytes: number): v
   }
 }
 
-async function readWhole(
+async function sendWhole(
   blobs: BlobStore,
-  digest: Digest,
-  range: { readonly offsetBytes: number; readonly limitBytes: number },
-): Promise<Uint8Array> {
-  const data = await blobs.get(digest);
-  if (data === undefined) throw notFound(`blob "${formatDigest(digest)}" is not in the CAS`);
+  { digest, encoding }: ReadName,
+  range: Range,
+  sink: DataSink,
+): Promise<void> {
+  const stored = blobs.get(digest);
+  const data = stored instanceof Promise ? await stored : stored;
+  if (data === undefined) throw absent(digest);
   const end = range.limitBytes === 0 ? data.length : range.offsetBytes + range.limitBytes;
-  return data.subarray(range.offsetBytes, end);
+  const part = data.subarray(range.offsetBytes, end);
+  if (encoding === "zstd") await sink.send(await compressZstd(part));
+  else if (part.length > 0) await sink.send(part);
 }
 
-async function sendPlain(call: StreamCall, reader: BlobReader): Promise<void> {
+async function sendInChunks(
+  blobs: BlobStore,
+  { digest, encoding }: ReadName,
+  range: Range,
+  sink: DataSink,
+): Promise<void> {
+  const reader = await blobs.openRead(digest, range);
+  try {
+    if (encoding === "zstd") await sendCompressed(reader, sink);
+    else await sendPlain(reader, sink);
+  } finally {
+    await reader.close();
+  }
+}
+
+async function sendPlain(reader: BlobReader, sink: DataSink): Promise<void> {
   let reading = readAhead(reader);
   for (let chunk = await reading; chunk !== undefined; chunk = await reading) {
     reading = readAhead(reader);
-    await sendData(call, chunk);
+    await sink.send(chunk);
   }
 }
 
@@ -82,19 +102,33 @@ function readAhead(reader: BlobReader): Promise<Uint8Array | undefined> {
   return reading;
 }
 
-async function sendCompressed(call: StreamCall, reader: BlobReader): Promise<void> {
+async function sendCompressed(reader: BlobReader, sink: DataSink): Promise<void> {
   const compressor = createZstdCompressor();
   try {
     for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) {
-      for await (const output of compressor.push(chunk)) await sendData(call, output);
+      for await (const output of compressor.push(chunk)) await sink.send(output);
     }
-    for await (const output of compressor.finish()) await sendData(call, output);
+    for await (const output of compressor.finish()) await sink.send(output);
   } finally {
     compressor.close();
   }
 }
 
-/** A ReadResponse around `data`, without copying it. */
-function sendData(call: StreamCall, data: Uint8Array): Promise<void> {
-  return call.write([fieldHeader(TAG_DATA, data.length), data]);
+/** Wraps data in ReadResponses, without copying it. */
+class DataSink {
+  readonly #call: StreamCall;
+  hasSent = false;
+
+  constructor(call: StreamCall) {
+    this.#call = call;
+  }
+
+  send(data: Uint8Array): Promise<void> {
+    this.hasSent = true;
+    return this.#call.write([fieldHeader(TAG_DATA, data.length), data]);
+  }
+}
+
+function absent(digest: Digest): StatusError {
+  return notFound(`blob "${formatDigest(digest)}" is not in the CAS`);
 }

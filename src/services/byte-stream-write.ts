@@ -13,7 +13,7 @@ import type { Clock } from "../base/clock.ts";
 import type { AnnouncingBlobStore } from "../cas/announcing-blob-store.ts";
 import type { StreamCall, StreamHandler } from "../grpc/service.ts";
 import { createZstdDecompressor, decompressZstd, type ZstdStream } from "../base/zstd.ts";
-import { Code, StatusError, invalidArgument, toStatusError } from "../base/status.ts";
+import { Code, StatusError, invalidArgument } from "../base/status.ts";
 import { digestKey, formatDigest } from "../digest/digest.ts";
 import { parseWriteName, type WriteName } from "../digest/resource-name.ts";
 import { WriteRequest, WriteResponse } from "../proto/bytestream.ts";
@@ -132,7 +132,7 @@ async function receiveInto(
     assertFirstOffset(sequence, lease);
     let { message, bytes } = stream.first;
     for (;;) {
-      keep = false; // while data is taken in, an error means that the data or the disk is at fault
+      keep = false; // an error while data is taken in leaves an upload that cannot go on
       await receiver.push(message.data, bytes);
       keep = true;
       if (sequence.isFinished) break;
@@ -154,7 +154,6 @@ async function receiveInto(
   } catch (error) {
     // Somebody else may have stored the blob while ours failed, for lack of room say: then all is well.
     if (!keep && (await deps.blobs.has(name.digest))) return duplicateSize(name);
-    keep ||= isInterruption(error);
     throw error;
   } finally {
     receiver.close();
@@ -240,12 +239,6 @@ async function assertNothingFollows(
   } finally {
     cancelTimer();
   }
-}
-
-/** The client or its connection went away: it may come back and go on. */
-function isInterruption(error: unknown): boolean {
-  const { code } = toStatusError(error);
-  return code === Code.CANCELLED || code === Code.DEADLINE_EXCEEDED || code === Code.ABORTED;
 }
 
 function superseded(name: WriteName): StatusError {
