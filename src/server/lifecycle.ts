@@ -13,7 +13,10 @@ import type { Logger } from "../telemetry/log.ts";
 import { composeServer, type ComposedServer, type ServerParts } from "./compose.ts";
 import type { ExecutionStatus } from "./compose-execution.ts";
 import type { ServerConfig } from "./config.ts";
-import { lockDataDir } from "./data-dir-lock.ts";
+import { lockDataDir, waitForDataDirLock, type DataDirLock } from "./data-dir-lock.ts";
+
+/** A predecessor closes its stores after its drain timeout. */
+const PREDECESSOR_MARGIN_MS = 10_000;
 
 export interface RunningServer {
   /** With the ports the kernel chose, in the order of the configuration. */
@@ -28,7 +31,7 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
   const { config, logger } = parts;
   await using undo = new AsyncDisposableStack();
   if (config.dataDir !== ":memory:") {
-    const lock = await lockDataDir(config.dataDir);
+    const lock = await takeLock(config);
     undo.defer(() => lock.release());
   }
   const server = await composeServer(parts);
@@ -48,6 +51,17 @@ export async function startServer(parts: ServerParts): Promise<RunningServer> {
       await drain(server, config, logger);
     },
   };
+}
+
+/**
+ * With sockets that were handed over, the server before us may still be draining: clients wait in the sockets' backlog
+ * meanwhile, so waiting for the directory refuses nobody. Otherwise two servers are a mistake, and said at once.
+ */
+function takeLock(config: ServerConfig): Promise<DataDirLock> {
+  const handedOver = config.listen.some(({ kind }) => kind === "fd");
+  return handedOver
+    ? waitForDataDirLock(config.dataDir, config.drainTimeoutMs + PREDECESSOR_MARGIN_MS)
+    : lockDataDir(config.dataDir);
 }
 
 async function drain(server: ComposedServer, config: ServerConfig, logger: Logger): Promise<void> {
