@@ -11,6 +11,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { assertNodeVersion } from "../src/base/node-version.ts";
 import { localCount, parseProcesses } from "./process-summary.ts";
 
 const repository = join(import.meta.dirname, "..");
@@ -33,6 +34,7 @@ interface BuildReport {
   readonly seconds: string;
 }
 
+assertNodeVersion();
 process.exitCode = await main();
 
 async function main(): Promise<number> {

@@ -3,6 +3,10 @@
 // It loads no native add-on, so it runs wherever Node runs; inside the executable the same commands are `ledge bench` and
 // so on, through src/cli.
 
+import { assertNodeVersion } from "../src/base/node-version.ts";
+
+assertNodeVersion();
+
 const COMMANDS: Readonly<Record<string, () => Promise<(argv: readonly string[]) => Promise<number>>>> = {
   conformance: async () => (await import("./conformance-command.ts")).runConformance,
 };

@@ -15,8 +15,15 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
   }
 }
 
+/** Commands of native-free-bench/, which have flags and a --help of their own. */
+const TOOLS: Readonly<Record<string, () => Promise<(args: readonly string[]) => Promise<number>>>> = {
+  conformance: async () => (await import("../../native-free-bench/conformance-command.ts")).runConformance,
+};
+
 async function dispatch(args: readonly string[]): Promise<number> {
   const [first = "serve", ...rest] = args;
+  const tool = TOOLS[first];
+  if (tool !== undefined) return await (await tool())(rest);
   if (first === "help" || args.includes("--help") || args.includes("-h")) return await printHelp();
   if (args.includes("--version")) return await printVersion();
   if (first.startsWith("-")) return await runServe(args);
@@ -32,7 +39,9 @@ async function dispatch(args: readonly string[]): Promise<number> {
       // Internal: walks the index file where a damaged page can do no harm.
       return await (await import("./check-index.ts")).runCheckIndex(rest);
     default:
-      throw new UsageError(`Unknown command "${first}"; expected serve or doctor (ledge --help)`);
+      throw new UsageError(
+        `Unknown command "${first}"; expected serve, doctor or ${Object.keys(TOOLS).join(", ")} (ledge --help)`,
+      );
   }
 }
 

@@ -13,6 +13,7 @@ export function helpText(): string {
 
 Usage: ledge [serve] [FLAGS]     run the server
        ledge doctor [FLAGS]      check what this machine offers, and how to mend what it lacks
+       ledge conformance --help  judge any server of the Remote Execution API by black-box checks
        ledge --version | --help
 
 ${rows.join("\n")}
