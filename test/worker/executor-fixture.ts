@@ -7,8 +7,10 @@ import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
 import { digestOf } from "../../src/compute/hash.ts";
 import { parseDigest, type Digest } from "../../src/digest/digest.ts";
 import { ActionResult, Directory, Tree } from "../../src/proto/remote_execution.ts";
+import { openStorage, type Storage } from "../../src/cas/storage.ts";
+import { startRunner } from "../../src/runner/runner-client.ts";
 import type { Runner } from "../../src/runner/runner.ts";
-import { silentLogger } from "../../src/telemetry/log.ts";
+import { createLogger, silentLogger } from "../../src/telemetry/log.ts";
 import { MetricsRegistry } from "../../src/telemetry/metrics.ts";
 import { ActionExecutor, type ActionExecutorOptions } from "../../src/worker/action-executor.ts";
 import { BuildDirectories } from "../../src/worker/build-directories.ts";
@@ -35,8 +37,8 @@ export const TEST_OFFER: PlatformOffer = {
 
 export interface FixtureOptions {
   readonly programs?: Readonly<Record<string, FakeProgram>>;
-  readonly runner?: (execPath: string) => Promise<Runner>;
-  readonly store?: BlobStore;
+  /** Real sandboxes and a store on disk, as the server has them. */
+  readonly isReal?: boolean;
   /** Links files from a cache although the fake runner has no users of its own. */
   readonly withFileCache?: boolean;
   readonly slots?: number;
@@ -54,11 +56,11 @@ export class ExecutorFixture implements AsyncDisposable {
   readonly fileCache: FileCache | undefined;
   readonly executor: ActionExecutor;
   readonly execPath: string;
-  readonly #folder: TemporaryFolder;
+  readonly #close: () => Promise<void>;
 
   private constructor(
     parts: Pick<ExecutorFixture, "store" | "threads" | "buildDirectories" | "runner" | "execPath">,
-    folder: TemporaryFolder,
+    close: () => Promise<void>,
     options: FixtureOptions,
   ) {
     const { store, threads, buildDirectories, runner } = parts;
@@ -67,7 +69,7 @@ export class ExecutorFixture implements AsyncDisposable {
     this.buildDirectories = buildDirectories;
     this.runner = runner;
     this.execPath = parts.execPath;
-    this.#folder = folder;
+    this.#close = close;
     this.build = new ActionBuilder(store);
     const hasFileCache = options.withFileCache === true || runner.ownerOf(0) !== undefined;
     const directory = buildDirectories.fileCachePath;
@@ -90,7 +92,7 @@ export class ExecutorFixture implements AsyncDisposable {
       defaultTimeoutMs: 60_000,
       maxTimeoutMs: 3_600_000,
       limits: { maxLogBytes: 1 << 20 },
-      maxOutputEntries: 10_000,
+      maxOutputEntries: 2000,
       maxOutputBytes: 1 << 30,
       clock: systemClock,
       logger: silentLogger,
@@ -101,14 +103,19 @@ export class ExecutorFixture implements AsyncDisposable {
 
   static async create(options: FixtureOptions = {}): Promise<ExecutorFixture> {
     const folder = await TemporaryFolder.create("executor");
-    const execPath = `${folder.path}/exec`;
-    const runner = (await options.runner?.(execPath)) ?? new FakeRunner(options.programs);
+    const execPath = `${folder.path}/data/exec`;
+    const slots = options.slots ?? 2;
+    const storage = options.isReal === true ? await openTestStorage(`${folder.path}/data`) : undefined;
+    const runner = options.isReal === true ? await openTestRunner(execPath, slots) : new FakeRunner(options.programs);
     const threads = new FileThreads();
     const ownerOf = (slot: number) => runner.ownerOf(slot);
-    const slots = options.slots ?? 2;
     const buildDirectories = await BuildDirectories.open({ path: execPath, slots, ownerOf, threads });
-    const store = options.store ?? new MemoryBlobStore();
-    return new ExecutorFixture({ store, threads, buildDirectories, runner, execPath }, folder, options);
+    const store = storage?.blobs ?? new MemoryBlobStore();
+    const close = async () => {
+      await storage?.close();
+      await folder[Symbol.asyncDispose]();
+    };
+    return new ExecutorFixture({ store, threads, buildDirectories, runner, execPath }, close, options);
   }
 
   async run(job: ActionJob, options: { signal?: AbortSignal; slot?: number } = {}): Promise<ReadOutcome> {
@@ -144,8 +151,20 @@ export class ExecutorFixture implements AsyncDisposable {
     await this.runner.close();
     await this.buildDirectories.settle();
     await this.threads.close();
-    await this.#folder[Symbol.asyncDispose]();
+    await this.#close();
   }
+}
+
+function openTestStorage(dataDir: string): Promise<Storage> {
+  const metrics = new MetricsRegistry();
+  return openStorage({ dataDir, maxSizeBytes: 1 << 30, clock: systemClock, logger: silentLogger, metrics, threads: 1 });
+}
+
+async function openTestRunner(buildRootPath: string, slots: number): Promise<Runner> {
+  const logger = createLogger({ level: "error", format: "text" });
+  const started = await startRunner({ sandbox: "bwrap", buildRootPath, slots, logger });
+  if (!started.available) throw new Error(`No sandbox for tests: ${started.reason}; ${started.remedy}`);
+  return started.runner;
 }
 
 export interface ReadOutcome {
