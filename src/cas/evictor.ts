@@ -77,6 +77,11 @@ export class Evictor {
     return excess() <= 0;
   }
 
+  /** Evicts entries of so many bytes, whatever the limits say. */
+  async evictBytes(bytes: number): Promise<void> {
+    await this.#runAlone(() => this.#evict("any", bytes));
+  }
+
   /** Evicts files of so many bytes; for a file system that others fill. */
   async giveBackFiles(bytes: number): Promise<void> {
     if (this.#running === undefined) await this.#runAlone(() => this.#evict("file", bytes));

@@ -212,7 +212,7 @@ export class LocalBlobStore implements BlobStore {
 
   #readInline(digest: Digest, slot: number): Uint8Array | undefined {
     const data = this.#core.table.readInline(slot);
-    if (data === undefined) this.#core.dropDamaged(nameOf(digest), "its bytes are not those that were stored");
+    if (data === undefined) void this.#core.dropDamaged(nameOf(digest), "its bytes are not those that were stored");
     return data;
   }
 
@@ -247,7 +247,7 @@ export class LocalBlobStore implements BlobStore {
       await file?.close();
       // Evicted meanwhile is no damage.
       if (this.#isPresent(digest)) {
-        this.#core.dropDamaged(name, file === undefined ? "its file is gone" : "its checksums are damaged");
+        void this.#core.dropDamaged(name, file === undefined ? "its file is gone" : "its checksums are damaged");
       }
       throw blobNotFound(digest);
     }
@@ -259,7 +259,7 @@ export class LocalBlobStore implements BlobStore {
       bounds,
       checksums,
       signal: options.signal,
-      onDamage: (reason) => this.#core.dropDamaged(name, reason),
+      onDamage: (reason) => void this.#core.dropDamaged(name, reason),
       onClose: () => undefined,
     });
   }

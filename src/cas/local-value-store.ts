@@ -24,7 +24,7 @@ export class LocalValueStore implements ValueStore {
     if (slot < 0) return undefined;
     table.touch(slot, table.accessClock.now());
     const data = table.readInline(slot);
-    if (data === undefined) this.#core.dropDamaged(name, "its bytes are not those that were stored");
+    if (data === undefined) void this.#core.dropDamaged(name, "its bytes are not those that were stored");
     return data;
   }
 

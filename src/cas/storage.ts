@@ -9,6 +9,7 @@ import type { KeyValueStore } from "../kv/key-value-store.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { AccessLog } from "./access-log.ts";
+import { BackgroundScrubber } from "./background-scrubber.ts";
 import type { BlobStore } from "./blob-store.ts";
 import { checkDataVersion } from "./data-version.ts";
 import { adoptFiles, isAdoptionPending, requestAdoption } from "./file-adoption.ts";
@@ -22,7 +23,9 @@ import { MemoryOpaqueStore } from "./memory-opaque-store.ts";
 import { MemoryValueStore } from "./memory-value-store.ts";
 import type { OpaqueStore } from "./opaque-store.ts";
 import { sweepOrphans } from "./orphan-sweep.ts";
+import { scrub, type ScrubOptions, type ScrubReport } from "./scrub.ts";
 import { SpaceGuard } from "./space-guard.ts";
+import { reportStorage, type StorageReport } from "./storage-report.ts";
 import { StoreCore } from "./store-core.ts";
 import type { ValueStore } from "./value-store.ts";
 
@@ -55,6 +58,12 @@ export interface Storage {
   /** What `StoredActionCache` of action-cache/ keeps its records in. */
   readonly values: ValueStore;
   stats(): StorageStats;
+  /** Hashes everything again and drops what is damaged. */
+  scrub(options?: ScrubOptions): Promise<ScrubReport>;
+  /** Evicts the entries that were not asked for the longest time, of so many bytes. */
+  evict(bytes: number): Promise<void>;
+  /** Counts and bytes by kind, size and age. */
+  report(): Promise<StorageReport>;
   /** Resolves when the index is in memory; nothing has to wait for it. */
   readonly loaded: Promise<void>;
   /** Ends uploads, writes what is pending, releases everything. Idempotent. */
@@ -85,7 +94,18 @@ function openMemoryStorage(options: StorageOptions): Storage {
     indexMemoryBytes: 0,
   });
   registerGauges(options.metrics, stats);
-  return { blobs, opaque, values, stats, loaded: Promise.resolve(), close: async () => undefined };
+  return {
+    blobs,
+    opaque,
+    values,
+    stats,
+    // Memory is not scrubbed, and evicts by itself.
+    scrub: async () => ({ checkedEntries: 0, checkedBytes: 0, damaged: [] }),
+    evict: async () => undefined,
+    report: async () => ({ kinds: [], sizes: [], ages: [] }),
+    loaded: Promise.resolve(),
+    close: async () => undefined,
+  };
 }
 
 async function openLocalStorage(options: StorageOptions): Promise<Storage> {
@@ -115,6 +135,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const values = new LocalValueStore(core);
   const opaque = new LocalOpaqueStore({ blobs, values, clock });
   const accessLog = new AccessLog({ table: core.table, store, clock, logger });
+  const scrubber = new BackgroundScrubber({ core, clock, logger, metrics });
   let isClosing = false;
   const loaded = loadIndex({ core, accessLog, logger });
   const swept = loaded.then(() => sweep({ core, store, logger, isStopped: () => isClosing }));
@@ -131,7 +152,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const close = async () => {
     isClosing = true;
     core.table.stop();
-    await swept;
+    await Promise.all([swept, scrubber.close()]);
     await blobs.close();
     await accessLog.close();
     await files.close();
@@ -139,7 +160,17 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     await ingest.close();
     await markCleanStop(dataDir);
   };
-  return { blobs, opaque, values, stats, loaded, close: () => (closing ??= close()) };
+  return {
+    blobs,
+    opaque,
+    values,
+    stats,
+    scrub: (scrubOptions) => loaded.then(() => scrub(core, clock, scrubOptions)),
+    evict: (bytes) => loaded.then(() => core.evict(bytes)),
+    report: () => loaded.then(() => reportStorage(core)),
+    loaded,
+    close: () => (closing ??= close()),
+  };
 }
 
 async function loadIndex(options: { core: StoreCore; accessLog: AccessLog; logger: Logger }): Promise<void> {

@@ -107,13 +107,18 @@ export class StoreCore {
     this.#uploadingBytes -= bytes;
   }
 
-  /** Drops an entry whose bytes turned out damaged or gone; it is absent from now on. */
-  dropDamaged(name: EntryName, reason: string): void {
+  /** Evicts what was not asked for the longest time until `bytes` are given back, or nothing more may be evicted. */
+  async evict(bytes: number): Promise<void> {
+    await this.#evictor.evictBytes(bytes);
+  }
+
+  /** Drops an entry whose bytes turned out damaged or gone; it is absent from now on. Never rejects. */
+  dropDamaged(name: EntryName, reason: string): Promise<void> {
     this.#damaged.add();
     const hash = wordsToHex(name.words, name.offset);
     this.#logger.error("dropping a damaged entry", { kind: name.kind, hash, reason });
     // The lock keeps a writer of the same name from storing it while it is taken away.
-    this.locks
+    return this.locks
       .run(lockName(name), async () => {
         const victim = victimOf(this.table, name);
         const removed = this.table.remove([{ kind: victim.kind, words: victim.words, offset: 0 }]);
