@@ -22,6 +22,9 @@ const BATCH_DIGESTS = 4096;
 const PARALLEL_TREES = 4;
 /** Trees up to this size are fetched whole. */
 const WHOLE_TREE_BYTES = 256 * 1024;
+/** Batches kept for reuse: making one costs more than checking a small result. */
+const MAX_SPARE_BATCHES = 8;
+const MAX_SPARE_DIGESTS = 16 * 1024;
 /** One Directory message; 400,000 entries. */
 const MAX_DIRECTORY_BYTES = 32 * 1024 * 1024;
 
@@ -40,11 +43,15 @@ export class CompletenessCheckingActionCache implements ActionCache {
   }
 
   async get(key: ActionKey): Promise<Uint8Array | undefined> {
-    const result = await this.#inner.get(key);
-    if (result === undefined) return undefined;
-    if (await this.#isComplete(result, key.fn)) return result;
-    this.#incomplete.add();
-    return undefined;
+    try {
+      const result = await this.#inner.get(key);
+      if (result !== undefined) await assertComplete(this.#blobs, result, key.fn);
+      return result;
+    } catch (error) {
+      if (!meansIncomplete(error)) throw error;
+      this.#incomplete.add();
+      return undefined;
+    }
   }
 
   put(key: ActionKey, result: Uint8Array, provenance: Provenance): Promise<void> {
@@ -53,16 +60,6 @@ export class CompletenessCheckingActionCache implements ActionCache {
 
   delete(key: ActionKey): Promise<boolean> {
     return this.#inner.delete(key);
-  }
-
-  async #isComplete(result: Uint8Array, fn: DigestFunction): Promise<boolean> {
-    try {
-      await assertComplete(this.#blobs, result, fn);
-      return true;
-    } catch (error) {
-      if (meansIncomplete(error)) return false;
-      throw error;
-    }
   }
 }
 
@@ -79,7 +76,7 @@ function meansIncomplete(error: unknown): boolean {
 async function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFunction): Promise<void> {
   const { files, trees, rootDirectories } = readResultReferences(result, fn);
   // Files first: one look-up in memory decides most misses.
-  const check = new PresenceCheck(blobs, fn);
+  using check = new PresenceCheck(blobs, fn);
   for (const digest of files) check.add(digest);
   await check.flush();
   const steps = [
@@ -103,7 +100,7 @@ async function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFu
 
 async function assertTree(blobs: BlobStore, digest: Digest): Promise<void> {
   if (isEmptyDigest(digest)) return; // a Tree without fields: an empty directory
-  const check = new PresenceCheck(blobs, digest.fn);
+  using check = new PresenceCheck(blobs, digest.fn);
   const tree = new TreeDigests(digest.fn, (file) => check.add(file));
   if (digest.sizeBytes <= WHOLE_TREE_BYTES) {
     const bytes = await blobs.get(digest);
@@ -129,7 +126,7 @@ async function pushAll(reader: BlobReader, tree: TreeDigests, check: PresenceChe
 }
 
 async function assertRootDirectory(blobs: BlobStore, root: Digest): Promise<void> {
-  const check = new PresenceCheck(blobs, root.fn);
+  using check = new PresenceCheck(blobs, root.fn);
   const onFile = (digest: Digest): void => check.add(digest);
   for await (const { bytes } of walkTree(blobs, root, { maxDirectoryBytes: MAX_DIRECTORY_BYTES, onFile })) {
     if (bytes === undefined) throw new Incomplete();
@@ -138,10 +135,12 @@ async function assertRootDirectory(blobs: BlobStore, root: Digest): Promise<void
   await check.flush();
 }
 
+const spareBatches: DigestBatch[] = [];
+
 /** Collects digests and asks for them together; throws Incomplete when one is absent. */
-class PresenceCheck {
+class PresenceCheck implements Disposable {
   readonly #blobs: BlobStore;
-  readonly #batch = new DigestBatch();
+  readonly #batch = spareBatches.pop() ?? new DigestBatch();
 
   constructor(blobs: BlobStore, fn: DigestFunction) {
     this.#blobs = blobs;
@@ -161,5 +160,10 @@ class PresenceCheck {
     const missing = await this.#blobs.findMissing(this.#batch);
     if (missing.length > 0) throw new Incomplete();
     this.#batch.clear(this.#batch.fn);
+  }
+
+  [Symbol.dispose](): void {
+    const isSmall = this.#batch.sizesBytes.length <= MAX_SPARE_DIGESTS;
+    if (isSmall && spareBatches.length < MAX_SPARE_BATCHES) spareBatches.push(this.#batch);
   }
 }
