@@ -27,6 +27,7 @@ export class ReceiveWindows {
   #windowBytes = DEFAULT_WINDOW_BYTES;
   #targetBytes = CONNECTION_WINDOW_BYTES;
   #heldBytes = 0;
+  #closed = false;
 
   constructor(output: OutputBuffer) {
     this.#output = output;
@@ -45,6 +46,11 @@ export class ReceiveWindows {
   /** Opens the connection's window; once, behind our SETTINGS. */
   open(): void {
     this.#announce(0);
+  }
+
+  /** The connection is over: credit is counted and no longer announced. */
+  close(): void {
+    this.#closed = true;
   }
 
   /** Charges a DATA frame to the connection (FC-1). Returns false when the window was exceeded. */
@@ -101,7 +107,7 @@ export class ReceiveWindows {
 
   #announce(thresholdBytes: number): void {
     const incrementBytes = this.#targetBytes - this.#heldBytes - this.#windowBytes;
-    if (incrementBytes <= 0 || incrementBytes < thresholdBytes) return;
+    if (this.#closed || incrementBytes <= 0 || incrementBytes < thresholdBytes) return;
     this.#windowBytes += incrementBytes;
     writeWindowUpdate(this.#output, 0, incrementBytes);
   }
