@@ -382,7 +382,7 @@ function refusedOutput(name: string, script: string, reason: string | RegExp): H
 }
 
 function ok(outcome: ScriptOutcome): ScriptOutcome {
-  assert.equal(outcome.status, undefined, outcome.status?.message);
+  assert.equal(outcome.status, undefined, outcome.status?.message ?? "");
   assert.equal(outcome.result?.exitCode, 0, `exit ${outcome.result?.exitCode}: ${outcome.stdout}${outcome.stderr}`);
   return outcome;
 }
