@@ -49,45 +49,69 @@ const MAX_OUTPUT_BYTES = 64 * 1024 ** 3;
 /** Processes of one action at a time; compilers of a big link step use a few hundred. */
 const MAX_PIDS = 8192;
 
-/** What it opens is closed by `cleanup`. */
-export async function composeExecution(
-  parts: ExecutionParts,
+/** What a try at running actions came to: a runner, or why there is none. */
+export type RunnerOrReason = AvailableRunner | { readonly available: false; readonly reason: string };
+
+/**
+ * Starts the runner and lets it try a sandbox; needs nothing but the configuration, so that it goes on while the stores
+ * open. Throws with --sandbox=require when none works. What it opens is closed by `cleanup`.
+ */
+export async function openRunner(
+  config: ServerConfig,
+  logger: Logger,
   cleanup: AsyncDisposableStack,
-): Promise<ComposedExecution> {
-  const { config, logger } = parts;
-  if (config.slots === 0) return cacheOnly("this server was started with --slots 0");
-  if (config.dataDir === ":memory:")
-    return cacheOnly("with --data-dir :memory: there is no place for build directories");
-  const buildRootPath = join(config.dataDir, "exec");
+): Promise<RunnerOrReason> {
+  const without = (reason: string) => ({ available: false, reason }) as const;
+  if (config.slots === 0) return without("this server was started with --slots 0");
+  if (config.dataDir === ":memory:") return without("with --data-dir :memory: there is no place for build directories");
   const started = await startRunner({
     sandbox: config.sandbox === "none" ? "none" : "bwrap",
     bwrapPath: config.bwrapPath,
-    buildRootPath,
+    buildRootPath: buildRootPath(config),
     slots: config.slots,
     logger,
   });
-  if (!started.available) return withoutSandbox(config, logger, started);
+  if (!started.available) return without(explainMissingSandbox(config, logger, started));
   cleanup.defer(() => started.runner.close());
   for (const warning of started.warnings) logger.warn("sandbox", { warning });
   if (config.sandbox === "none") {
     logger.warn("--sandbox=none: actions run without isolation and can read and change what this user can");
   }
-  const executor = await openExecutor({ ...parts, buildRootPath, started }, cleanup);
-  return { executor, status: { enabled: true, slots: config.slots, isolation: isolationText(started) } };
+  return started;
+}
+
+/** What it opens is closed by `cleanup`. */
+export async function composeExecution(
+  parts: ExecutionParts,
+  started: RunnerOrReason,
+  cleanup: AsyncDisposableStack,
+): Promise<ComposedExecution> {
+  if (!started.available) return cacheOnly(started.reason);
+  const executor = await openExecutor(parts, started, cleanup);
+  return { executor, status: { enabled: true, slots: parts.config.slots, isolation: isolationText(started) } };
+}
+
+function buildRootPath({ dataDir }: ServerConfig): string {
+  return join(dataDir, "exec");
 }
 
 type AvailableRunner = Extract<StartedRunner, { available: true }>;
 
 async function openExecutor(
-  parts: ExecutionParts & { readonly buildRootPath: string; readonly started: AvailableRunner },
+  parts: ExecutionParts,
+  { runner }: AvailableRunner,
   cleanup: AsyncDisposableStack,
 ): Promise<Executor> {
-  const { config, blobs: store, actionCache, clock, logger, metrics, buildRootPath, started } = parts;
-  const { runner } = started;
+  const { config, blobs: store, actionCache, clock, logger, metrics } = parts;
   const threads = new FileThreads();
   cleanup.defer(() => threads.close());
   const ownerOf = (slot: number) => runner.ownerOf(slot);
-  const buildDirectories = await BuildDirectories.open({ path: buildRootPath, slots: config.slots, ownerOf, threads });
+  const buildDirectories = await BuildDirectories.open({
+    path: buildRootPath(config),
+    slots: config.slots,
+    ownerOf,
+    threads,
+  });
   const fileCache =
     ownerOf(0) === undefined
       ? undefined
@@ -140,16 +164,16 @@ function platformOffer(workerName: string, platform: PlatformConfig): PlatformOf
   };
 }
 
-function withoutSandbox(
+function explainMissingSandbox(
   config: ServerConfig,
   logger: Logger,
   { reason, remedy }: { readonly reason: string; readonly remedy: string },
-): ComposedExecution {
+): string {
   if (config.sandbox === "require") {
     throw new Error(`--sandbox=require, but no sandbox works here: ${reason}. To mend it: ${remedy}`);
   }
   logger.warn("no sandbox works here; this server is a cache only", { reason, remedy });
-  return cacheOnly(`${reason}. To mend it: ${remedy}`);
+  return `${reason}. To mend it: ${remedy}`;
 }
 
 function isolationText({ condition }: AvailableRunner): string {

@@ -26,7 +26,7 @@ import { createOperationsService } from "../services/operations.ts";
 import { createReflectionServices } from "../services/reflection.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { MetricsRegistry } from "../telemetry/metrics.ts";
-import { composeExecution, type ExecutionStatus } from "./compose-execution.ts";
+import { composeExecution, openRunner, type ExecutionStatus } from "./compose-execution.ts";
 import type { ServerConfig } from "./config.ts";
 
 export interface ComposedServer {
@@ -56,12 +56,18 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
   const metrics = new MetricsRegistry();
   const clock = systemClock;
   const { dataDir, maxSizeBytes } = config;
-  const storage = await openStorage({ dataDir, maxSizeBytes, clock, logger, metrics });
-  cleanup.defer(() => storage.close());
+  const [storage, runner] = await settleBoth(
+    openStorage({ dataDir, maxSizeBytes, clock, logger, metrics }).then((opened) => {
+      cleanup.defer(() => opened.close());
+      return opened;
+    }),
+    openRunner(config, logger, cleanup),
+  );
   const blobs = new AnnouncingBlobStore(storage.blobs);
   const actionCache = new CompletenessCheckingActionCache(new StoredActionCache(storage.values), blobs, metrics);
   const { executor, status: execution } = await composeExecution(
     { config, blobs, actionCache, clock, logger, metrics },
+    runner,
     cleanup,
   );
   const { maxQueueDepth, orphanGraceMs } = config;
@@ -109,6 +115,12 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
   });
   const opened = cleanup.move();
   return { transport, health, execution, scheduler, close: () => opened.disposeAsync() };
+}
+
+/** Waits for both, also when one fails: what the other opened must be known to the clean-up before that runs. */
+async function settleBoth<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
+  await Promise.allSettled([first, second]);
+  return [await first, await second];
 }
 
 function statusOf(stats: StorageStats): StorageStatus {
