@@ -74,10 +74,9 @@ function meansIncomplete(error: unknown): boolean {
 }
 
 async function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFunction): Promise<void> {
-  const { files, trees, rootDirectories } = readResultReferences(result, fn);
-  // Files first: one look-up in memory decides most misses.
   using check = new PresenceCheck(blobs, fn);
-  for (const digest of files) check.add(digest);
+  const { trees, rootDirectories } = readResultReferences(result, fn, check.batch);
+  // Files first: one look-up in memory decides most misses.
   await check.flush();
   const steps = [
     ...trees.map((digest) => () => assertTree(blobs, digest)),
@@ -101,7 +100,7 @@ async function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFu
 async function assertTree(blobs: BlobStore, digest: Digest): Promise<void> {
   if (isEmptyDigest(digest)) return; // a Tree without fields: an empty directory
   using check = new PresenceCheck(blobs, digest.fn);
-  const tree = new TreeDigests(digest.fn, (file) => check.add(file));
+  const tree = new TreeDigests(digest.fn, check.batch);
   if (digest.sizeBytes <= WHOLE_TREE_BYTES) {
     const bytes = await blobs.get(digest);
     if (bytes === undefined) throw new Incomplete();
@@ -140,30 +139,30 @@ const spareBatches: DigestBatch[] = [];
 /** Collects digests and asks for them together; throws Incomplete when one is absent. */
 class PresenceCheck implements Disposable {
   readonly #blobs: BlobStore;
-  readonly #batch = spareBatches.pop() ?? new DigestBatch();
+  readonly batch = spareBatches.pop() ?? new DigestBatch();
 
   constructor(blobs: BlobStore, fn: DigestFunction) {
     this.#blobs = blobs;
-    this.#batch.clear(fn);
+    this.batch.clear(fn);
   }
 
   get isFull(): boolean {
-    return this.#batch.count >= BATCH_DIGESTS;
+    return this.batch.count >= BATCH_DIGESTS;
   }
 
   add(digest: Digest): void {
-    if (!isEmptyDigest(digest)) this.#batch.add(digest);
+    if (!isEmptyDigest(digest)) this.batch.add(digest);
   }
 
   async flush(): Promise<void> {
-    if (this.#batch.count === 0) return;
-    const missing = await this.#blobs.findMissing(this.#batch);
+    if (this.batch.count === 0) return;
+    const missing = await this.#blobs.findMissing(this.batch);
     if (missing.length > 0) throw new Incomplete();
-    this.#batch.clear(this.#batch.fn);
+    this.batch.clear(this.batch.fn);
   }
 
   [Symbol.dispose](): void {
-    const isSmall = this.#batch.sizesBytes.length <= MAX_SPARE_DIGESTS;
-    if (isSmall && spareBatches.length < MAX_SPARE_BATCHES) spareBatches.push(this.#batch);
+    const isSmall = this.batch.sizesBytes.length <= MAX_SPARE_DIGESTS;
+    if (isSmall && spareBatches.length < MAX_SPARE_BATCHES) spareBatches.push(this.batch);
   }
 }

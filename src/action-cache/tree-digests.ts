@@ -6,29 +6,32 @@
 // their own. Source: remote_execution.proto (Tree, Directory, FileNode).
 
 import { invalidArgument, type StatusError } from "../base/status.ts";
-import { readNodeDigest } from "../cas/directory-reader.ts";
-import type { Digest, DigestFunction } from "../digest/digest.ts";
+import type { DigestBatch } from "../digest/digest-batch.ts";
+import type { DigestFunction } from "../digest/digest.ts";
 import { Reader } from "../proto/wire.ts";
+import { readDigestInto } from "./read-digest.ts";
 
 const TAG_ROOT = 0x0a;
 const TAG_CHILD = 0x12;
 const TAG_FILE = 0x0a;
+const TAG_FILE_DIGEST = 0x12;
 /** A file's name, digest and properties. Names end at 255 bytes on every file system; properties are few. */
 const MAX_FILE_NODE_BYTES = 1024 * 1024;
 const MAX_HEADER_BYTES = 20;
 
 export class TreeDigests {
   readonly #fn: DigestFunction;
-  readonly #onFile: (digest: Digest) => void;
+  readonly #files: DigestBatch;
   #rest: Uint8Array = new Uint8Array(0);
   /** Bytes of the Directory being read that are still to come; undefined between directories. */
   #directoryBytes: number | undefined;
   /** Bytes of a field nobody needs that are still to come. */
   #skipBytes = 0;
 
-  constructor(fn: DigestFunction, onFile: (digest: Digest) => void) {
+  /** Digests of files are added to `files`, which the owner empties between chunks; empty files are left out. */
+  constructor(fn: DigestFunction, files: DigestBatch) {
     this.#fn = fn;
-    this.#onFile = onFile;
+    this.#files = files;
   }
 
   /** Throws INVALID_ARGUMENT or ProtoError when the bytes are not a Tree. */
@@ -73,11 +76,23 @@ export class TreeDigests {
     }
     if (payloadBytes > MAX_FILE_NODE_BYTES) throw malformed(`a FileNode has ${payloadBytes} bytes`);
     if (data.length - pos < headerBytes + payloadBytes) return 0;
-    const node = data.subarray(pos + header.lengthAt, pos + headerBytes + payloadBytes);
-    this.#onFile(
-      readNodeDigest(new Reader(node, "build.bazel.remote.execution.v2.FileNode"), this.#fn, "file in a Tree"),
-    );
+    const node = data.subarray(pos + headerBytes, pos + headerBytes + payloadBytes);
+    this.#readFile(new Reader(node, "build.bazel.remote.execution.v2.FileNode"), node);
     return this.#use(headerBytes + payloadBytes);
+  }
+
+  #readFile(reader: Reader, node: Uint8Array): void {
+    let hasDigest = false;
+    while (reader.pos < reader.end) {
+      const tag = reader.tag();
+      if (tag === TAG_FILE_DIGEST) {
+        readDigestInto(this.#files, this.#fn, { reader, bytes: node, what: "file in a Tree" });
+        hasDigest = true;
+      } else {
+        reader.skip(tag);
+      }
+    }
+    if (!hasDigest) throw malformed("a file has no digest");
   }
 
   #use(bytes: number): number {

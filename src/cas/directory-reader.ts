@@ -35,7 +35,7 @@ export function visitDirectory(bytes: Uint8Array, fn: DigestFunction, what: stri
 }
 
 /** Reads one FileNode or DirectoryNode with the reader before its length. */
-export function readNodeDigest(reader: Reader, fn: DigestFunction, what: string): Digest {
+function readNodeDigest(reader: Reader, fn: DigestFunction, what: string): Digest {
   const outerEnd = reader.enter();
   let digest: DigestMessage | undefined;
   while (reader.pos < reader.end) {

@@ -7,7 +7,8 @@
 
 import { invalidArgument } from "../base/status.ts";
 import { DigestBatch, WORDS_PER_HASH, emptyHashWords } from "../digest/digest-batch.ts";
-import { DIGEST_FUNCTIONS, HASH_HEX_LENGTH, parseDigest, parseDigestFunction } from "../digest/digest.ts";
+import { DIGEST_FUNCTIONS, parseDigest, parseDigestFunction } from "../digest/digest.ts";
+import { addEncodedDigest } from "../digest/encoded-digest.ts";
 import { parseInstanceName } from "../digest/instance-name.ts";
 import { FindMissingBlobsRequest } from "../proto/remote_execution.ts";
 import { decodeRequest } from "./decode.ts";
@@ -17,15 +18,6 @@ const TAG_INSTANCE_NAME = 0x0a;
 /** The number of blob_digests in the request is that of missing_blob_digests in the response: slices can be copied. */
 const TAG_DIGEST = 0x12;
 const TAG_DIGEST_FUNCTION = 0x18;
-const TAG_HASH = 0x0a;
-const TAG_SIZE = 0x10;
-/** A Digest message of hash alone: size 0, which encoders leave out. */
-const HASH_ONLY_LENGTH = 2 + HASH_HEX_LENGTH;
-
-const NOT_HEX = 0x80;
-/** The value of each hexadecimal digit's byte; every other byte has a bit that no digit has. */
-const HEX_VALUES = makeHexValues();
-
 const EMPTY_WORDS = new Map(DIGEST_FUNCTIONS.map((fn) => [fn as number, emptyHashWords(fn)]));
 
 export class FindMissingRequest {
@@ -78,18 +70,12 @@ export class FindMissingRequest {
       const length = bytes[pos + 1]!; // undefined at the end, which no comparison below lets pass
       if (tag === TAG_DIGEST) {
         const end = pos + 2 + length;
-        if (!(length >= HASH_ONLY_LENGTH && length < 0x80 && end <= bytes.length)) return false;
-        if (bytes[pos + 2] !== TAG_HASH || bytes[pos + 3] !== HASH_HEX_LENGTH) return false;
         const position = batch.count;
-        this.#reserve(position + 1);
-        if (!readHash(bytes, pos + 4, batch.words, position * WORDS_PER_HASH)) return false;
-        const size = length === HASH_ONLY_LENGTH ? 0 : readSize(bytes, pos + 4 + HASH_HEX_LENGTH, end);
-        if (size < 0) return false;
-        if (size === 0) hasEmpty = true;
-        batch.sizesBytes[position] = size;
+        if (!(length < 0x80) || !addEncodedDigest(batch, bytes, pos + 2, end)) return false;
+        if (batch.sizesBytes[position] === 0) hasEmpty = true;
+        if (position >= this.#starts.length) this.#grow();
         this.#starts[position] = pos;
         this.#ends[position] = end;
-        batch.count = position + 1;
         pos = end;
       } else if (tag === TAG_DIGEST_FUNCTION && length < 0x80 && pos + 2 <= bytes.length) {
         fn = length;
@@ -120,9 +106,8 @@ export class FindMissingRequest {
     return true;
   }
 
-  #reserve(count: number): void {
-    this.batch.reserve(count);
-    if (count <= this.#starts.length) return;
+  /** To the capacity of the batch. */
+  #grow(): void {
     const capacity = this.batch.sizesBytes.length;
     const starts = new Uint32Array(capacity);
     starts.set(this.#starts);
@@ -152,44 +137,4 @@ function readAscii(bytes: Uint8Array, start: number, end: number): string | unde
     text += String.fromCharCode(byte);
   }
   return text;
-}
-
-/** Reads 64 lower-case hexadecimal digits into 8 words; false when there is another character. */
-function readHash(bytes: Uint8Array, start: number, words: Uint32Array, offset: number): boolean {
-  let seen = 0;
-  let pos = start;
-  for (let word = 0; word < WORDS_PER_HASH; word++, pos += 8) {
-    const a = HEX_VALUES[bytes[pos]!]!;
-    const b = HEX_VALUES[bytes[pos + 1]!]!;
-    const c = HEX_VALUES[bytes[pos + 2]!]!;
-    const d = HEX_VALUES[bytes[pos + 3]!]!;
-    const e = HEX_VALUES[bytes[pos + 4]!]!;
-    const f = HEX_VALUES[bytes[pos + 5]!]!;
-    const g = HEX_VALUES[bytes[pos + 6]!]!;
-    const h = HEX_VALUES[bytes[pos + 7]!]!;
-    seen |= a | b | c | d | e | f | g | h;
-    words[offset + word] = (a << 28) | (b << 24) | (c << 20) | (d << 16) | (e << 12) | (f << 8) | (g << 4) | h;
-  }
-  return (seen & NOT_HEX) === 0;
-}
-
-/** Reads the size field that fills the message up to `end`; -1 when it is anything but one safe integer. */
-function readSize(bytes: Uint8Array, start: number, end: number): number {
-  // 8 bytes hold 56 bits. Negative numbers have 10; they take the other path, which knows how to name them.
-  const length = end - start - 1;
-  if (bytes[start] !== TAG_SIZE || length < 1 || length > 8) return -1;
-  let value = 0;
-  let factor = 1;
-  for (let pos = start + 1; pos < end; pos++, factor *= 128) {
-    const byte = bytes[pos]!;
-    value += (byte & 0x7f) * factor;
-    if (byte < 0x80 !== (pos === end - 1)) return -1;
-  }
-  return value <= Number.MAX_SAFE_INTEGER ? value : -1;
-}
-
-function makeHexValues(): Uint8Array {
-  const values = new Uint8Array(256).fill(NOT_HEX);
-  for (let digit = 0; digit < 16; digit++) values[digit.toString(16).charCodeAt(0)] = digit;
-  return values;
 }
