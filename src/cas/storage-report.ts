@@ -26,6 +26,7 @@ const KIND_NAMES: Readonly<Record<number, string>> = {
   9: "BLAKE3 blobs",
   16: "action results",
   17: "opaque values",
+  18: "chunk lists",
 };
 const SIZE_LIMITS = [256, 4096, 32_768, 2 ** 20, 2 ** 24, 2 ** 28, Number.POSITIVE_INFINITY];
 const AGE_LIMITS_MS = [60_000, 3_600_000, 86_400_000, 7 * 86_400_000, 30 * 86_400_000, Number.POSITIVE_INFINITY];

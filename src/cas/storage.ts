@@ -11,6 +11,7 @@ import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { AccessLog } from "./access-log.ts";
 import { BackgroundScrubber } from "./background-scrubber.ts";
 import type { BlobStore } from "./blob-store.ts";
+import { Chunking } from "./chunking.ts";
 import { checkDataVersion } from "./data-version.ts";
 import { adoptFiles, isAdoptionPending, requestAdoption } from "./file-adoption.ts";
 import { FileStore } from "./file-store.ts";
@@ -57,6 +58,8 @@ export interface Storage {
   readonly opaque: OpaqueStore;
   /** What `StoredActionCache` of action-cache/ keeps its records in. */
   readonly values: ValueStore;
+  /** SplitBlob and SpliceBlob. */
+  readonly chunking: Chunking;
   stats(): StorageStats;
   /** Hashes everything again and drops what is damaged. */
   scrub(options?: ScrubOptions): Promise<ScrubReport>;
@@ -98,6 +101,7 @@ function openMemoryStorage(options: StorageOptions): Storage {
     blobs,
     opaque,
     values,
+    chunking: new Chunking({ blobs, values, chunkFile: async () => [] }),
     stats,
     // Memory is not scrubbed, and evicts by itself.
     scrub: async () => ({ checkedEntries: 0, checkedBytes: 0, damaged: [] }),
@@ -134,6 +138,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const blobs = new LocalBlobStore(core);
   const values = new LocalValueStore(core);
   const opaque = new LocalOpaqueStore({ blobs, values, clock });
+  const chunking = new Chunking({ blobs, values, chunkFile: (fn, path, params) => ingest.chunkFile(fn, path, params) });
   const accessLog = new AccessLog({ table: core.table, store, clock, logger });
   const scrubber = new BackgroundScrubber({ core, clock, logger, metrics });
   let isClosing = false;
@@ -164,6 +169,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     blobs,
     opaque,
     values,
+    chunking,
     stats,
     scrub: (scrubOptions) => loaded.then(() => scrub(core, clock, scrubOptions)),
     evict: (bytes) => loaded.then(() => core.evict(bytes)),

@@ -3,7 +3,7 @@
 // A value is named by its kind and a 32-byte key that its user derives (SHA-256 of what identifies it). Values are
 // replaced, never merged; `put` resolves when the value is durable.
 
-export const ValueKind = { ACTION_RESULT: 16, OPAQUE: 17 } as const;
+export const ValueKind = { ACTION_RESULT: 16, OPAQUE: 17, SPLIT: 18 } as const;
 export type ValueKind = (typeof ValueKind)[keyof typeof ValueKind];
 
 export interface ValueStore {

@@ -9,6 +9,8 @@ import { FixedQueue, Piscina } from "piscina";
 import { Code, StatusError } from "../base/status.ts";
 import { workerFile } from "../base/worker-file.ts";
 import type { DigestFunction } from "../digest/digest.ts";
+import type { FileChunk } from "./chunk-file.ts";
+import type { FastCdcParams } from "./fast-cdc.ts";
 import { hashHex } from "./hash.ts";
 import type { IngestAnswer, IngestFailure, IngestJob, IngestResult } from "./ingest-protocol.ts";
 import { IngestStream } from "./ingest-stream.ts";
@@ -51,6 +53,11 @@ export class IngestPool {
   /** Hashes the file at `path`; with `copyTo`, copies it to that new file on the way. */
   hashFile(fn: DigestFunction, path: string, copyTo?: string): Promise<IngestResult> {
     return this.#leastBusyThread().result({ type: "hash-file", fn, path, copyTo }, []);
+  }
+
+  /** Cuts the file at `path` into content-defined chunks. */
+  async chunkFile(fn: DigestFunction, path: string, params: FastCdcParams): Promise<readonly FileChunk[]> {
+    return (await this.#leastBusyThread().run({ type: "chunk-file", fn, path, params }, [])) as readonly FileChunk[];
   }
 
   /** Ends the threads; jobs that still run are lost. */

@@ -4,6 +4,8 @@
 // else: the temporary file is opened for each job and closed at its end.
 
 import type { DigestFunction } from "../digest/digest.ts";
+import type { FileChunk } from "./chunk-file.ts";
+import type { FastCdcParams } from "./fast-cdc.ts";
 
 /** Pieces of a large blob that carry a checksum each; reads check a piece before they send any of it. */
 export const CHECKSUM_PIECE_BYTES = 1024 * 1024;
@@ -48,7 +50,14 @@ export interface HashBytesJob {
   readonly length: number;
 }
 
-export type IngestJob = AppendJob | FinishJob | ForgetJob | HashFileJob | HashBytesJob;
+export interface ChunkFileJob {
+  readonly type: "chunk-file";
+  readonly fn: DigestFunction;
+  readonly path: string;
+  readonly params: FastCdcParams;
+}
+
+export type IngestJob = ChunkFileJob | AppendJob | FinishJob | ForgetJob | HashFileJob | HashBytesJob;
 
 export interface IngestResult {
   readonly hash: string;
@@ -63,4 +72,4 @@ export interface IngestFailure {
   readonly code: string | undefined;
 }
 
-export type IngestAnswer = ArrayBuffer | IngestResult | IngestFailure | undefined;
+export type IngestAnswer = ArrayBuffer | readonly FileChunk[] | IngestResult | IngestFailure | undefined;

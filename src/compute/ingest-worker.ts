@@ -4,6 +4,7 @@
 
 import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { move } from "piscina";
+import { chunkFile } from "./chunk-file.ts";
 import { PieceChecksums } from "./checksums.ts";
 import { createIncrementalHash, hashHex, toHex, type IncrementalHash } from "./hash.ts";
 import type { AppendJob, FinishJob, HashFileJob, IngestAnswer, IngestJob, IngestResult } from "./ingest-protocol.ts";
@@ -28,6 +29,8 @@ export default function run(job: IngestJob): IngestAnswer {
         return undefined;
       case "hash-file":
         return hashFile(job);
+      case "chunk-file":
+        return chunkFile(job.fn, job.path, job.params);
       case "hash-bytes":
         return {
           hash: hashHex(job.fn, new Uint8Array(job.bytes, 0, job.length)),
