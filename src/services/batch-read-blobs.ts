@@ -19,19 +19,25 @@ const OVERHEAD_BYTES = 48;
 const ABSENT: BatchReadBlobsResponse_ResponseInit = { status: { code: Code.NOT_FOUND, message: "not in the CAS" } };
 
 export function createBatchReadBlobs(blobs: BlobStore): UnaryHandler {
-  return async (bytes) => {
+  return (bytes) => {
     const request = decodeRequest(BatchReadBlobsRequest, bytes);
     parseInstanceName(request.instanceName);
     const fn = parseDigestFunction(request.digestFunction);
     assertWithinLimit(request.digests);
     const zstd = request.acceptableCompressors.includes(Compressor_Value.ZSTD);
-    const responses = await Promise.all(
-      request.digests.map((digest, index) => read(blobs, fn, digest, { index, zstd })),
-    );
-    const response = BatchReadBlobsResponse.encode({ responses });
-    if (response.length > MAX_RESPONSE_BYTES) throw tooManyBytes("the answer would have", response.length);
-    return response;
+    const answers = request.digests.map((digest, index) => read(blobs, fn, digest, { index, zstd }));
+    return answers.every(isReady) ? encode(answers) : Promise.all(answers).then(encode);
   };
+}
+
+function isReady(value: Answer | Promise<Answer>): value is Answer {
+  return !(value instanceof Promise);
+}
+
+function encode(responses: readonly Answer[]): Uint8Array {
+  const response = BatchReadBlobsResponse.encode({ responses });
+  if (response.length > MAX_RESPONSE_BYTES) throw tooManyBytes("the answer would have", response.length);
+  return response;
 }
 
 function assertWithinLimit(digests: readonly WireDigest[]): void {
@@ -57,25 +63,40 @@ function tooManyBytes(subject: string, bytes: number): StatusError {
   );
 }
 
-async function read(
+type Answer = BatchReadBlobsResponse_ResponseInit;
+
+/** Synchronous when the store is, which it is for small blobs: a promise per blob costs more than reading it. */
+function read(
   blobs: BlobStore,
   fn: DigestFunction,
   wire: WireDigest,
   options: { readonly index: number; readonly zstd: boolean },
-): Promise<BatchReadBlobsResponse_ResponseInit> {
+): Answer | Promise<Answer> {
   try {
     const digest = parseDigest(fn, wire, `digests[${options.index}]`);
     if (isEmptyDigest(digest)) return { digest: wire };
-    const data = await blobs.get(digest);
-    if (data === undefined) return { digest: wire, ...ABSENT };
-    if (!options.zstd || data.length < MIN_COMPRESSIBLE_BYTES) return { digest: wire, data };
-    const compressed = await compressZstd(data);
-    if (compressed.length >= data.length) return { digest: wire, data };
-    return { digest: wire, data: compressed, compressor: Compressor_Value.ZSTD };
+    const data = blobs.get(digest);
+    if (!(data instanceof Promise)) return answer(wire, data, options.zstd);
+    return data.then((bytes) => answer(wire, bytes, options.zstd)).catch((error: unknown) => failure(wire, error));
   } catch (error) {
-    const { code, message } = toStatusError(error);
-    // A damaged blob is an absent one, so that the client uploads it again.
-    if (code === Code.DATA_LOSS) return { digest: wire, status: { code: Code.NOT_FOUND, message } };
-    return { digest: wire, status: { code, message } };
+    return failure(wire, error);
   }
+}
+
+function answer(wire: WireDigest, data: Uint8Array | undefined, zstd: boolean): Answer | Promise<Answer> {
+  if (data === undefined) return { digest: wire, ...ABSENT };
+  if (!zstd || data.length < MIN_COMPRESSIBLE_BYTES) return { digest: wire, data };
+  const choose = (compressed: Uint8Array): Answer =>
+    compressed.length >= data.length
+      ? { digest: wire, data }
+      : { digest: wire, data: compressed, compressor: Compressor_Value.ZSTD };
+  const compressed = compressZstd(data);
+  if (!(compressed instanceof Promise)) return choose(compressed);
+  return compressed.then(choose).catch((error: unknown) => failure(wire, error));
+}
+
+function failure(wire: WireDigest, error: unknown): Answer {
+  const { code, message } = toStatusError(error);
+  // A damaged blob is an absent one, so that the client uploads it again.
+  return { digest: wire, status: { code: code === Code.DATA_LOSS ? Code.NOT_FOUND : code, message } };
 }

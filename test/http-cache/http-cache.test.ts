@@ -127,7 +127,7 @@ describe("/cas", () => {
   });
 
   test("zstd goes to who accepts it", async () => {
-    for (const repeat of [100, 100_000]) {
+    for (const repeat of [1000, 100_000]) {
       const text = "compressible ".repeat(repeat);
       const { hash } = await store(blobs, text);
       const got = await send("GET", `/cas/${hash}`, { headers: { "Accept-Encoding": "gzip, zstd;q=0.5" } });
