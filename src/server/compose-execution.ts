@@ -18,6 +18,7 @@ import { DirectoryCache } from "../worker/directory-cache.ts";
 import type { Executor } from "../worker/executor.ts";
 import { FileCache } from "../worker/file-cache.ts";
 import { FileThreads } from "../worker/file-threads.ts";
+import { TreeCache } from "../worker/tree-cache.ts";
 import { canonicalIsa, type PlatformOffer } from "../worker/platform-properties.ts";
 import type { PlatformConfig, ServerConfig } from "./config.ts";
 
@@ -43,6 +44,8 @@ export interface ComposedExecution {
 /** Copies of blobs that input roots link to; a tenth of the store, since they come on top of it. */
 const FILE_CACHE_SHARE = 0.1;
 const FILE_CACHE_MAX_FILES = 200_000;
+/** Names and inodes of subtrees kept for mounting; a root file system of BuildStream has 50,000. */
+const TREE_CACHE_MAX_ENTRIES = 400_000;
 /** Outputs of one action. A tree of more files or more bytes is a runaway command, not a build step. */
 const MAX_OUTPUT_ENTRIES = 1_000_000;
 const MAX_OUTPUT_BYTES = 64 * 1024 ** 3;
@@ -112,16 +115,16 @@ async function openExecutor(
     ownerOf,
     threads,
   });
-  const fileCache =
-    ownerOf(0) === undefined
-      ? undefined
-      : new FileCache({
-          directory: buildDirectories.fileCachePath,
-          store,
-          threads,
-          maxBytes: Math.floor(config.maxSizeBytes * FILE_CACHE_SHARE),
-          maxFiles: FILE_CACHE_MAX_FILES,
-        });
+  const fileCache = new FileCache({
+    directory: buildDirectories.fileCachePath,
+    store,
+    threads,
+    maxBytes: Math.floor(config.maxSizeBytes * FILE_CACHE_SHARE),
+    maxFiles: FILE_CACHE_MAX_FILES,
+  });
+  const treeCache = new TreeCache({ directory: buildDirectories.treeCachePath, maxEntries: TREE_CACHE_MAX_ENTRIES });
+  // An action of our own user could write what it is linked to.
+  const sharesFiles = ownerOf(0) !== undefined;
   const workerName = hostname();
   return new ActionExecutor({
     slots: config.slots,
@@ -131,7 +134,7 @@ async function openExecutor(
     runner,
     threads,
     buildDirectories,
-    inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache },
+    inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache, treeCache, sharesFiles },
     digestOf,
     platform: platformOffer(workerName, config.platform),
     rootModeOf: (instanceName) => (config.platform.rootInstances.has(instanceName) ? "input-root" : "host"),

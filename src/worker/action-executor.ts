@@ -11,7 +11,15 @@ import type { BlobStore, Pin } from "../cas/blob-store.ts";
 import type { Digest, DigestFunction } from "../digest/digest.ts";
 import { missingBlobs } from "../digest/missing-blobs.ts";
 import { ActionResult, type ActionResultInit } from "../proto/remote_execution.ts";
-import { RunnerLostError, type Mount, type Runner, type RunLimits, type RunResult } from "../runner/runner.ts";
+import {
+  DEFAULT_INPUT_ROOT_PATH_INSIDE,
+  RunnerLostError,
+  type Mount,
+  type Runner,
+  type RunLimits,
+  type RunResult,
+  type RunSpec,
+} from "../runner/runner.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { parseAction, parseCommand, type ActionFields, type CommandFields } from "./action-command.ts";
@@ -19,10 +27,10 @@ import type { BuildDirectories, BuildDirectory } from "./build-directories.ts";
 import { ExecutionTimeline, executionMetadata } from "./execution-metadata.ts";
 import type { ActionJob, ActionOutcome, Executor } from "./executor.ts";
 import type { FileThreads } from "./file-threads.ts";
-import { materializeInputRoot, type InputRootSource } from "./input-root.ts";
-import type { InputTree } from "./input-tree.ts";
+import { materializeInputRoot, type InputRoot, type InputRootSource } from "./input-root.ts";
 import { collect } from "./outputs.ts";
 import { interpretPlatform, type PlatformDemand, type PlatformOffer } from "./platform-properties.ts";
+import type { MountedSubtree } from "./read-only-subtrees.ts";
 import { runnerVerdict } from "./run-verdict.ts";
 
 /** A mount the operator configured, perhaps only for actions with a certain platform property. */
@@ -112,17 +120,18 @@ export class ActionExecutor implements Executor {
     const { buildDirectories, clock, runner } = this.#options;
     const timeline = new ExecutionTimeline(job.queuedAtMs, clock.nowMs());
     const directory = buildDirectories.next(slot);
-    const pins: Pin[] = [];
-    const pin = (digests: Iterable<Digest>) => void pins.push(this.#options.store.pin(digests));
+    const held: Pin[] = [];
+    const pin = (digests: Iterable<Digest>) => void held.push(this.#options.store.pin(digests));
     let result: ActionResultInit | undefined;
     let status: StatusError | undefined;
     try {
       const parsed = await this.#parse(job);
       timeline.inputFetchStartedAtMs = clock.nowMs();
-      const tree = await this.#materialize(parsed, directory, slot, pin);
+      const inputRoot = await this.#materialize(job, parsed, directory, slot, pin);
+      for (const { tree } of inputRoot.mounts) held.push(tree);
       timeline.inputFetchedAtMs = clock.nowMs();
       signal.throwIfAborted();
-      const run = await runner.run(this.#runSpec(job, parsed, directory, slot), { signal });
+      const run = await runner.run(this.#runSpec(job, parsed, directory, slot, inputRoot), { signal });
       timeline.executionStartedAtMs = run.startedAtMs;
       timeline.executionEndedAtMs = run.endedAtMs;
       timeline.usage = run.usage;
@@ -130,7 +139,12 @@ export class ActionExecutor implements Executor {
       const verdict = runnerVerdict(run.outcome, parsed.timeoutMs);
       status = verdict.status;
       timeline.outputUploadStartedAtMs = clock.nowMs();
-      const { streams, outputs } = await this.#collect(job, verdict.hasOutputs ? parsed : undefined, directory, tree);
+      const { streams, outputs } = await this.#collect(
+        job,
+        verdict.hasOutputs ? parsed : undefined,
+        directory,
+        inputRoot,
+      );
       timeline.outputUploadedAtMs = clock.nowMs();
       result = { exitCode: verdict.exitCode, ...streams, executionMetadata: this.#metadata(timeline) };
       if (outputs instanceof StatusError) throw outputs;
@@ -140,7 +154,7 @@ export class ActionExecutor implements Executor {
       if (error instanceof RunnerLostError) throw error;
       status ??= toStatusError(error);
     } finally {
-      for (const held of pins) held.release();
+      for (const pinned of held) pinned.release();
       await buildDirectories.discard(directory);
     }
     return { result: result === undefined ? undefined : ActionResult.encode(result), status };
@@ -181,32 +195,46 @@ export class ActionExecutor implements Executor {
   }
 
   #materialize(
+    job: ActionJob,
     parsed: ParsedAction,
     directory: BuildDirectory,
     slot: number,
     pin: (digests: Iterable<Digest>) => void,
-  ): Promise<InputTree> {
+  ): Promise<InputRoot> {
     const { paths, files, directories } = parsed.outputs;
     return materializeInputRoot(this.#options.inputRoots, {
       digest: parsed.action.inputRootDigest,
       directory,
       owner: this.#options.runner.ownerOf(slot),
       workingDirectory: parsed.workingDirectory,
-      outputParents: [...paths, ...files, ...directories].map(({ names }) => names.slice(0, -1)),
+      outputs: [...paths, ...files, ...directories].map(({ names }) => names),
+      mountPoints: this.#rootMode(job, parsed) === "input-root" ? MOUNT_POINTS : [],
       pin,
     });
   }
 
-  #runSpec(job: ActionJob, parsed: ParsedAction, directory: BuildDirectory, slot: number) {
+  #rootMode(job: ActionJob, { demand }: ParsedAction): RunSpec["rootMode"] {
+    return demand.imagePath === undefined ? this.#options.rootModeOf(job.instanceName) : { image: demand.imagePath };
+  }
+
+  #runSpec(
+    job: ActionJob,
+    parsed: ParsedAction,
+    directory: BuildDirectory,
+    slot: number,
+    { mounts }: InputRoot,
+  ): RunSpec {
     const { demand } = parsed;
-    const { limits, rootModeOf } = this.#options;
+    const { limits } = this.#options;
+    const rootMode = this.#rootMode(job, parsed);
+    const inside = rootMode === "input-root" ? "" : (demand.inputRootPathInside ?? DEFAULT_INPUT_ROOT_PATH_INSIDE);
     return {
       id: `${job.actionDigest.hash.slice(0, 12)}-${this.#nextRun++}`,
       slot,
       inputRootPath: directory.rootPath,
-      rootMode: demand.imagePath === undefined ? rootModeOf(job.instanceName) : { image: demand.imagePath },
+      rootMode,
       ...(demand.inputRootPathInside === undefined ? {} : { inputRootPathInside: demand.inputRootPathInside }),
-      mounts: parsed.mounts,
+      mounts: [...mounts.map((mount) => subtreeMount(mount, inside)), ...parsed.mounts],
       arguments: parsed.arguments,
       environment: effectiveEnvironment(parsed),
       workingDirectory: parsed.workingDirectory.join("/"),
@@ -220,7 +248,7 @@ export class ActionExecutor implements Executor {
   }
 
   /** stdout and stderr are kept whatever happened, outputs only with `parsed`. */
-  #collect(job: ActionJob, parsed: ParsedAction | undefined, directory: BuildDirectory, tree: InputTree) {
+  #collect(job: ActionJob, parsed: ParsedAction | undefined, directory: BuildDirectory, { tree }: InputRoot) {
     const { store, threads, digestOf, maxOutputEntries, maxOutputBytes } = this.#options;
     const collector = { store, threads, digestOf, maxEntries: maxOutputEntries, maxBytes: maxOutputBytes };
     const isRoot = this.#options.rootModeOf(job.instanceName) === "input-root";
@@ -268,6 +296,10 @@ export class ActionExecutor implements Executor {
     const { metrics } = this.#options;
     metrics.counter("ledge_actions_executed_total", "Actions run, by how they ended", { outcome: outcome.kind }).add();
   }
+}
+
+function subtreeMount({ path, tree }: MountedSubtree, inside: string): Mount {
+  return { source: tree.path, destination: `${inside}/${path}`, writable: false, optional: false };
 }
 
 /** The Command's own, a PATH where it has none, then what platform properties add. */

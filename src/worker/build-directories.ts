@@ -1,7 +1,8 @@
 // Where actions run: one directory per action below its slot's, and a trash that is emptied off the path.
 //
 //   {exec}/slots/{slot}/{n}/root     the input root            {exec}/files/   the file cache
-//   {exec}/slots/{slot}/{n}/stdout   written by the runner     {exec}/trash/   on its way out
+//   {exec}/slots/{slot}/{n}/stdout   written by the runner     {exec}/trees/   the tree cache
+//   {exec}/slots/{slot}/{n}/stderr   likewise                  {exec}/trash/   on its way out
 //
 // Invariant: a directory is used by one action and never again, so nothing of one action is seen by the next. What a
 // killed server left is removed at start. {exec} lies on the file system of the CAS, so that files can be linked.
@@ -21,7 +22,7 @@ export interface BuildDirectory {
 const MAX_PENDING_REMOVALS = 8;
 
 /** The runner has others beside these. */
-const OWN_NAMES = ["slots", "files", "trash"];
+const OWN_NAMES = ["slots", "files", "trees", "trash"];
 /** Left by a start that was killed while it swept. */
 const SWEPT_NAME = "swept";
 
@@ -57,6 +58,10 @@ export class BuildDirectories {
 
   get fileCachePath(): string {
     return `${this.#path}/files`;
+  }
+
+  get treeCachePath(): string {
+    return `${this.#path}/trees`;
   }
 
   /** Names a fresh directory; the caller creates it (together with the input root, in one job). */

@@ -44,6 +44,8 @@ export interface MaterializeJob {
   readonly ownDirectories: readonly string[];
   /** Relative to `root`, parents first; "" is the root itself. */
   readonly directories: readonly string[];
+  /** Those of them that are never given away. */
+  readonly readOnlyDirectories: ReadonlySet<string>;
   /** `linkPaths[i]` becomes a hard link to `linkSources[i]`. */
   readonly linkPaths: readonly string[];
   readonly linkSources: readonly string[];
@@ -67,7 +69,9 @@ export interface MaterializeJob {
 export function materialize(job: MaterializeJob): void {
   const { root, owner } = job;
   for (const path of job.ownDirectories) mkdirSync(path, 0o755);
-  for (const path of job.directories) makeDirectory(path === "" ? root : `${root}/${path}`, owner);
+  for (const path of job.directories) {
+    makeDirectory(path === "" ? root : `${root}/${path}`, job.readOnlyDirectories.has(path) ? undefined : owner);
+  }
   for (let i = 0; i < job.linkPaths.length; i++) linkOrCopy(job.linkSources[i]!, `${root}/${job.linkPaths[i]!}`);
   for (const file of job.files) {
     const path = `${root}/${file.path}`;

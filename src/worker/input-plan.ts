@@ -36,29 +36,50 @@ export interface PlannedTimes {
 }
 
 export interface InputPlan {
-  /** Parents before children; the root itself is not in it. */
+  /** Parents before children; the root itself, "", comes first. */
   readonly directories: readonly string[];
+  /** Those of them that the action may not change (BuildStream's SubtreeReadOnly). */
+  readonly readOnlyDirectories: ReadonlySet<string>;
+  /** Some directory is marked as writable. */
+  readonly hasWritableMarker: boolean;
   readonly files: readonly PlannedFile[];
   readonly symlinks: readonly PlannedSymlink[];
   /** Directories with properties of their own, children before parents; "" is the root. */
   readonly directoryProperties: readonly PlannedTimes[];
 }
 
-/** Lays out `tree`. Throws INVALID_ARGUMENT for paths that no system call takes. */
-export function planInputRoot(tree: InputTree): InputPlan {
+interface PendingDirectory {
+  readonly path: string;
+  readonly hash: string;
+  /** SubtreeReadOnly of the nearest ancestor that says. */
+  readonly marker: boolean | undefined;
+}
+
+/**
+ * Lays out `tree`. `occurrences` counts contents that the root has elsewhere (in mounted subtrees) and is continued.
+ * Throws INVALID_ARGUMENT for paths that no system call takes.
+ */
+export function planInputRoot(tree: InputTree, occurrences = new Map<string, number>()): InputPlan {
   const directories: string[] = [];
+  const readOnlyDirectories = new Set<string>();
+  let hasWritableMarker = false;
   const files: PlannedFile[] = [];
   const symlinks: PlannedSymlink[] = [];
   const directoryProperties: PlannedTimes[] = [];
-  const occurrences = new Map<string, number>();
-  const stack: { readonly path: string; readonly hash: string }[] = [{ path: "", hash: tree.rootDigest.hash }];
+  const stack: PendingDirectory[] = [{ path: "", hash: tree.rootDigest.hash, marker: undefined }];
   while (stack.length > 0) {
-    const { path, hash } = stack.pop()!;
+    const { path, hash, marker: inherited } = stack.pop()!;
     const directory = tree.directories.get(hash)!;
+    // The nearest marked ancestor decides.
+    const marker = directory.properties?.subtreeReadOnly ?? inherited;
     const prefix = path === "" ? "" : `${path}/`;
     assertFits(path, directory);
-    if (path !== "") directories.push(path);
-    for (const file of directory.files) files.push(planFile(prefix, file, occurrences));
+    directories.push(path);
+    if (marker === true) readOnlyDirectories.add(path);
+    // Said to be writable, not merely not said to be read-only.
+    const isWritable = marker === false;
+    hasWritableMarker ||= isWritable;
+    for (const file of directory.files) files.push(planFile(prefix, file, occurrences, isWritable));
     for (const { name, target } of directory.symlinks) symlinks.push({ path: prefix + name, target });
     if (directory.properties !== undefined) {
       const { mtimeSeconds, unixMode } = directory.properties;
@@ -68,22 +89,40 @@ export function planInputRoot(tree: InputTree): InputPlan {
     }
     for (let i = directory.directories.length - 1; i >= 0; i--) {
       const child = directory.directories[i]!;
-      stack.push({ path: prefix + child.name, hash: child.digest.hash });
+      stack.push({ path: prefix + child.name, hash: child.digest.hash, marker });
     }
   }
-  return { directories, files, symlinks, directoryProperties: directoryProperties.toReversed() };
+  return {
+    directories,
+    readOnlyDirectories,
+    hasWritableMarker,
+    files,
+    symlinks,
+    directoryProperties: directoryProperties.toReversed(),
+  };
 }
 
-function planFile(prefix: string, file: InputFile, occurrences: Map<string, number>): PlannedFile {
+/** Files may share an inode if and only if they have the same key. */
+export function replicaKey({
+  digest,
+  isExecutable,
+}: {
+  readonly digest: Digest;
+  readonly isExecutable: boolean;
+}): string {
+  return isExecutable ? `${digest.hash}x` : digest.hash;
+}
+
+function planFile(prefix: string, file: InputFile, occurrences: Map<string, number>, isWritable: boolean): PlannedFile {
   const { name, digest, isExecutable, properties } = file;
-  const key = isExecutable ? `${digest.hash}x` : digest.hash;
+  const key = replicaKey(file);
   const replica = occurrences.get(key) ?? 0;
   occurrences.set(key, replica + 1);
-  const isOwn = properties?.mtimeSeconds !== undefined || properties?.unixMode !== undefined;
+  const isOwn = isWritable || properties?.mtimeSeconds !== undefined || properties?.unixMode !== undefined;
   const own = isOwn
     ? {
-        mtimeSeconds: properties.mtimeSeconds ?? BASE_MTIME_SECONDS + replica,
-        mode: properties.unixMode ?? (isExecutable ? 0o755 : 0o644),
+        mtimeSeconds: properties?.mtimeSeconds ?? BASE_MTIME_SECONDS + replica,
+        mode: properties?.unixMode ?? (isExecutable ? 0o755 : 0o644),
       }
     : undefined;
   return { path: prefix + name, digest, isExecutable, replica, own };

@@ -33,6 +33,9 @@ export interface InputTreeSource {
   readonly cache: DirectoryCache;
 }
 
+/** Directories of the tree that are known already and differ from what their digest stands for: parts are left out. */
+export type KnownDirectories = ReadonlyMap<string, InputDirectory>;
+
 /**
  * Reads the tree and makes sure that every blob of it is present (and thereby touched). The caller has no pin yet:
  * `pin` is called with each set of digests before its presence is asked for.
@@ -42,6 +45,7 @@ export async function readInputTree(
   rootDigest: Digest,
   source: InputTreeSource,
   pin: (digests: Iterable<Digest>) => void,
+  known: KnownDirectories = new Map(),
 ): Promise<InputTree> {
   const directories = new Map<string, InputDirectory>();
   const files = new Map<string, Digest>();
@@ -52,9 +56,10 @@ export async function readInputTree(
   isNewDirectory(rootDigest);
   let level = [rootDigest];
   while (level.length > 0) {
-    pin(level);
-    directoryDigests.push(...level);
-    const loaded = await readDirectories(level, source);
+    const named = level.filter(({ hash }) => !known.has(hash));
+    pin(named);
+    directoryDigests.push(...named);
+    const loaded = await readDirectories(level, source, known);
     const next: Digest[] = [];
     for (const [position, digest] of level.entries()) {
       const directory = loaded[position];
@@ -97,11 +102,13 @@ async function findMissing(digests: readonly Digest[], store: BlobStore): Promis
 async function readDirectories(
   digests: readonly Digest[],
   source: InputTreeSource,
+  known: KnownDirectories,
 ): Promise<(InputDirectory | undefined)[]> {
   const directories: (InputDirectory | undefined)[] = Array.from({ length: digests.length });
   const absent: number[] = [];
   for (const [position, digest] of digests.entries()) {
-    directories[position] = isEmptyDigest(digest) ? EMPTY_DIRECTORY : source.cache.find(digest);
+    const found = known.get(digest.hash) ?? source.cache.find(digest);
+    directories[position] = isEmptyDigest(digest) ? EMPTY_DIRECTORY : found;
     if (directories[position] === undefined) absent.push(position);
   }
   for (let start = 0; start < absent.length; start += READS_AT_ONCE) {
@@ -112,7 +119,11 @@ async function readDirectories(
   return directories;
 }
 
-async function readDirectory(digest: Digest, source: InputTreeSource): Promise<InputDirectory | undefined> {
+/** One directory, from the cache or the CAS; undefined when it is missing. */
+export async function readDirectory(digest: Digest, source: InputTreeSource): Promise<InputDirectory | undefined> {
+  if (isEmptyDigest(digest)) return EMPTY_DIRECTORY;
+  const cached = source.cache.find(digest);
+  if (cached !== undefined) return cached;
   if (digest.sizeBytes > MAX_DIRECTORY_BYTES) {
     throw invalidArgument(
       `Input directory "${digest.hash}/${digest.sizeBytes}" is larger than the ${MAX_DIRECTORY_BYTES} bytes accepted`,

@@ -18,6 +18,7 @@ import { DirectoryCache } from "../../src/worker/directory-cache.ts";
 import type { ActionJob, ActionOutcome } from "../../src/worker/executor.ts";
 import { FileCache } from "../../src/worker/file-cache.ts";
 import { FileThreads } from "../../src/worker/file-threads.ts";
+import { TreeCache } from "../../src/worker/tree-cache.ts";
 import type { PlatformOffer } from "../../src/worker/platform-properties.ts";
 import { FakeRunner, type FakeProgram } from "../runner/fake-runner.ts";
 import { TemporaryFolder } from "../support/temporary-folder.ts";
@@ -53,7 +54,8 @@ export class ExecutorFixture implements AsyncDisposable {
   readonly threads: FileThreads;
   readonly buildDirectories: BuildDirectories;
   readonly runner: Runner;
-  readonly fileCache: FileCache | undefined;
+  readonly fileCache: FileCache;
+  readonly treeCache: TreeCache;
   readonly executor: ActionExecutor;
   readonly execPath: string;
   readonly #close: () => Promise<void>;
@@ -71,11 +73,11 @@ export class ExecutorFixture implements AsyncDisposable {
     this.execPath = parts.execPath;
     this.#close = close;
     this.build = new ActionBuilder(store);
-    const hasFileCache = options.withFileCache === true || runner.ownerOf(0) !== undefined;
+    const sharesFiles = options.withFileCache === true || runner.ownerOf(0) !== undefined;
     const directory = buildDirectories.fileCachePath;
-    this.fileCache = hasFileCache
-      ? new FileCache({ directory, store, threads, maxBytes: 1 << 26, maxFiles: 10_000 })
-      : undefined;
+    this.fileCache = new FileCache({ directory, store, threads, maxBytes: 1 << 26, maxFiles: 10_000 });
+    this.treeCache = new TreeCache({ directory: buildDirectories.treeCachePath, maxEntries: 10_000 });
+    const { fileCache, treeCache } = this;
     this.executor = new ActionExecutor({
       slots: options.slots ?? 2,
       workerName: "test-worker",
@@ -84,7 +86,7 @@ export class ExecutorFixture implements AsyncDisposable {
       runner,
       threads,
       buildDirectories,
-      inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache: this.fileCache },
+      inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache, treeCache, sharesFiles },
       digestOf,
       platform: TEST_OFFER,
       rootModeOf: () => "host",
