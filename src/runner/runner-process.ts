@@ -13,7 +13,7 @@ import type { SandboxProfile } from "../sandbox/bwrap-arguments.ts";
 import { type CgroupController, openCgroups } from "../sandbox/cgroup.ts";
 import { loadNativeCalls, type NativeCalls } from "../sandbox/native-calls.ts";
 import { probeSandboxProfile, type SandboxAvailability } from "../sandbox/probe.ts";
-import { sweepOwnedProcesses } from "../sandbox/process-table.ts";
+import { ownerKeyOf, sweepOwnedProcesses } from "../sandbox/process-table.ts";
 import { showReachable } from "../sandbox/reachable-root.ts";
 import { chooseSlotIdentities, identityOfSlot } from "../sandbox/slot-identity.ts";
 import type { RunResult, RunSpec } from "./runner.ts";
@@ -119,7 +119,7 @@ class ServerLink {
   }
 
   async #start(configuration: RunnerConfiguration): Promise<void> {
-    const cgroups = configuration.sandbox === "none" ? undefined : openCgroups(configuration.buildRootPath);
+    const cgroups = configuration.sandbox === "none" ? undefined : openCgroups(ownerKeyOf(configuration.buildRootPath));
     this.#closeCgroups = () => cgroups?.close();
     const { condition, runner } = await openSlotRunner(configuration, this.#native, cgroups);
     this.#runner = runner;
@@ -157,8 +157,8 @@ async function openSlotRunner(
   native: NativeCalls | undefined,
   cgroups: CgroupController | undefined,
 ): Promise<{ condition: RunnerCondition; runner: SlotRunner | undefined }> {
-  const identities = chooseSlotIdentities();
-  const ownerKey = configuration.buildRootPath;
+  const ownerKey = ownerKeyOf(configuration.buildRootPath);
+  const identities = chooseSlotIdentities(ownerKey);
   let sweptProcesses = 0;
   const conditionWith = (availability: RunnerCondition["availability"]): RunnerCondition => ({
     availability,

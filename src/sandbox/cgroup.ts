@@ -5,7 +5,6 @@
 // removed at the start. Layout: <our own group>/ledge-<key>/<run>. Source: cgroups(7), Documentation/admin-guide/cgroup-v2
 // and cgroup-v1/memory of Linux; executor measurements 5.3 (0.13 ms per run).
 
-import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -88,8 +87,7 @@ class MemoryCgroups implements CgroupController {
   constructor(place: CgroupPlace, ownerKey: string, serverPid: number) {
     this.version = place.version;
     if (place.version === 2) delegateMemory(place.directory, serverPid);
-    const key = createHash("sha256").update(ownerKey).digest("hex").slice(0, 16);
-    this.#directory = join(place.directory, `ledge-${key}`);
+    this.#directory = join(place.directory, `ledge-${ownerKey}`);
     removeGroups(this.#directory);
     mkdirSync(this.#directory);
     if (place.version === 2) writeFileSync(join(this.#directory, "cgroup.subtree_control"), "+memory");

@@ -1,11 +1,17 @@
 // Finds and ends processes through /proc: sandboxes that an earlier runner left behind, and the end of one process.
 //
-// Every bwrap is started with OWNER_VARIABLE in its own environment (the action never sees it), whose value names the
+// Every bwrap is started with OWNER_VARIABLE in its own environment (the action never sees it), whose value stands for the
 // runner's build root. That mark survives the death of everybody who knew the pid, and a sandbox dies with its bwrap.
 
+import { createHash } from "node:crypto";
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 
 export const OWNER_VARIABLE = "LEDGE_SANDBOX_OWNER";
+
+/** The mark of the runner of that build root. An action can read it in /proc/1/environ, so it says nothing. */
+export function ownerKeyOf(buildRootPath: string): string {
+  return createHash("sha256").update(buildRootPath).digest("hex").slice(0, 32);
+}
 
 /** A process whose end can be seen without being its parent and without fear of its pid being used again. */
 export class ProcessHandle {

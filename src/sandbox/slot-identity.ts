@@ -1,8 +1,10 @@
 // Which unprivileged user of the host an action runs as.
 //
-// As root every slot has a uid of its own that nobody else has, so an action can neither change the files it was given
-// (root owns them) nor touch another slot. As an ordinary user there is only one uid, and other means protect the files.
+// As root every slot has a uid of its own that nobody else has, not even a slot of another server on this machine, so an
+// action can neither change the files it was given (root owns them) nor touch another slot. As an ordinary user there is
+// only one uid, and other means protect the files.
 
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 
 export interface SlotIdentity {
@@ -16,6 +18,9 @@ export interface SlotIdentity {
  */
 const PREFERRED_UID_BASE = 1_900_000_000;
 
+/** Each server takes MAX_SLOTS uids somewhere in 92 million, by its build root: two of them meet once in 90,000 times. */
+const SERVER_RANGES = 90_000;
+
 /** For user namespaces that map only 65536 ids, as rootless containers do. */
 const NARROW_UID_BASE = 50_000;
 
@@ -27,19 +32,22 @@ export type SlotIdentities =
   | { readonly kind: "uid-per-slot"; readonly uidBase: number }
   | { readonly kind: "refused"; readonly reason: string };
 
-/** Decides once, at start, how slots get their users. */
+/** Decides once, at start, how slots get their users. `ownerKey` tells this server from others on the machine. */
 export function chooseSlotIdentities(
+  ownerKey: string,
   options: { readonly uid?: number; readonly uidMap?: string; readonly passwd?: string } = {},
 ): SlotIdentities {
   const uid = options.uid ?? process.getuid?.() ?? 0;
   if (uid !== 0) return { kind: "own-user" };
   const uidMap = options.uidMap ?? readOr("/proc/self/uid_map", "0 0 4294967295");
   const passwd = options.passwd ?? readOr("/etc/passwd", "");
-  const uidBase = [PREFERRED_UID_BASE, NARROW_UID_BASE].find((base) => isMapped(uidMap, base));
+  const range = createHash("sha256").update(ownerKey).digest().readUInt32LE(0) % SERVER_RANGES;
+  const preferred = PREFERRED_UID_BASE + range * MAX_SLOTS;
+  const uidBase = [preferred, NARROW_UID_BASE].find((base) => isMapped(uidMap, base));
   if (uidBase === undefined) {
     return {
       kind: "refused",
-      reason: `this user namespace maps neither the uids from ${PREFERRED_UID_BASE} nor those from ${NARROW_UID_BASE}, so actions cannot be given a user of their own; run ledge as an ordinary user instead of root`,
+      reason: `this user namespace maps neither the uids from ${preferred} nor those from ${NARROW_UID_BASE}, so actions cannot be given a user of their own; run ledge as an ordinary user instead of root`,
     };
   }
   const taken = takenUid(passwd, uidBase);

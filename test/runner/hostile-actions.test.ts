@@ -15,14 +15,19 @@ import {
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { RunSpec } from "../../src/runner/runner.ts";
-import { findMarkedProcesses, findProcessesOfUser, OWNER_VARIABLE } from "../../src/sandbox/process-table.ts";
+import {
+  findMarkedProcesses,
+  findProcessesOfUser,
+  ownerKeyOf,
+  OWNER_VARIABLE,
+} from "../../src/sandbox/process-table.ts";
 import { HOSTILE_CASES, type HostileCase } from "./hostile-cases.ts";
 import { makeRealRunner, RUNNER_USERS, type RealRunnerFixture } from "./real-runner.ts";
 
 const NEVER = new AbortController().signal;
 
 for (const user of RUNNER_USERS) {
-  describe(`hostile actions, ${user}`, () => {
+  describe(`hostile actions, ${user}`, { timeout: 120_000 }, () => {
     let fixture: RealRunnerFixture;
     let store: string;
     let fingerprint: string;
@@ -70,7 +75,7 @@ for (const user of RUNNER_USERS) {
     }
 
     function expectNothingLeft(spec: RunSpec): void {
-      expect(findMarkedProcesses(OWNER_VARIABLE, fixture.buildRootPath)).toEqual([]);
+      expect(findMarkedProcesses(OWNER_VARIABLE, ownerKeyOf(fixture.buildRootPath))).toEqual([]);
       const owner = fixture.runner.ownerOf(spec.slot);
       if (owner !== undefined) expect(findProcessesOfUser(owner.uid)).toEqual([]);
     }

@@ -371,10 +371,10 @@ export const HOSTILE_CASES: readonly HostileCase[] = [
   {
     name: "34 looks around on the host",
     arguments: sh(
-      "ls /root /home /sys /var/lib /boot /srv /mnt /media 2>/dev/null; ls /run /tmp; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n' | grep LEDGE; ls /proc | grep -c '^[0-9]'",
+      "ls /root /home /sys /var/lib /boot /srv /mnt /media 2>/dev/null; ls /run /tmp; cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n' | grep -E '/|=.*[^0-9a-f]'; ls /proc | grep -c '^[0-9]'",
     ),
     outcome: exited(0),
-    stdout: /^[2-8]\n$/,
+    stdout: /^\/run:\n\n\/tmp:\n(PATH=.*\n|PWD=.*\n|OLDPWD=.*\n)*[2-8]\n$/,
   },
   {
     name: "35 has no descriptors but the three streams",

@@ -10,7 +10,14 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isReachableForOthers } from "../../src/sandbox/reachable-root.ts";
 import { startRunner } from "../../src/runner/runner-client.ts";
-import { type HostUser, type Runner, RunnerLostError, type RunResult, type RunSpec } from "../../src/runner/runner.ts";
+import {
+  type HostUser,
+  type PreparedView,
+  type Runner,
+  RunnerLostError,
+  type RunResult,
+  type RunSpec,
+} from "../../src/runner/runner.ts";
 import { createLogger } from "../../src/telemetry/log.ts";
 import type { RunnerFixture } from "./runner-contract.ts";
 
@@ -172,6 +179,10 @@ class HostedRunner implements Runner {
     signal.removeEventListener("abort", onAbort);
     if (message?.type === "result") return message.result;
     throw new RunnerLostError(message?.type === "lost" ? message.message : "the host ended");
+  }
+
+  prepare(view: PreparedView): void {
+    this.#child.send({ type: "prepare", view });
   }
 
   ownerOf(_slot: number): HostUser | undefined {

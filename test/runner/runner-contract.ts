@@ -26,7 +26,7 @@ export interface RunnerFixture {
 const NEVER = new AbortController().signal;
 
 export function describeRunnerContract(name: string, makeFixture: () => Promise<RunnerFixture>): void {
-  describe(`Runner contract: ${name}`, () => {
+  describe(`Runner contract: ${name}`, { timeout: 120_000 }, () => {
     let fixture: RunnerFixture;
     beforeAll(async () => {
       fixture = await makeFixture();

@@ -1,12 +1,13 @@
 // A process that holds a runner for a test which needs it under another user: runs arrive over Node's IPC channel.
 
 import { startRunner } from "../../src/runner/runner-client.ts";
-import type { RunSpec } from "../../src/runner/runner.ts";
+import type { PreparedView, RunSpec } from "../../src/runner/runner.ts";
 import { createLogger } from "../../src/telemetry/log.ts";
 
 export type HostRequest =
   | { readonly type: "run"; readonly id: number; readonly spec: RunSpec }
   | { readonly type: "abort"; readonly id: number }
+  | { readonly type: "prepare"; readonly view: PreparedView }
   | { readonly type: "close" };
 
 const [buildRootPath = "", sandbox = "bwrap", uidText = ""] = process.argv.slice(2);
@@ -30,6 +31,7 @@ const { runner } = started;
 const aborts = new Map<number, AbortController>();
 process.on("message", (request: HostRequest) => {
   if (request.type === "run") void run(request.id, request.spec);
+  else if (request.type === "prepare") runner.prepare?.(request.view);
   else if (request.type === "abort") aborts.get(request.id)?.abort();
   else void runner.close().then(() => process.exit(0));
 });
