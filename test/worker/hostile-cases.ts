@@ -8,6 +8,7 @@ import { digestOf } from "../../src/compute/hash.ts";
 import { DigestFunction, toWireDigest } from "../../src/digest/digest.ts";
 import { Directory } from "../../src/proto/remote_execution.ts";
 import { executable } from "./action-builder.ts";
+import { directory, marked, rootFileSystem } from "./root-file-system.ts";
 import type { SandboxWorld, ScriptOutcome } from "./sandbox-world.ts";
 
 export interface HostileCase {
@@ -328,6 +329,36 @@ for name in json.loads(sys.argv[1]): open(os.path.join("out", name), "w").close(
         );
       }
       failed(await world.script("true", { inputs }), Code.INVALID_ARGUMENT, "more than the 1000000 entries");
+    },
+  },
+  {
+    name: "46 has its input root as /, marked read-only but for what it builds, and leaves an output there",
+    async run(world) {
+      const many = Object.fromEntries(Array.from({ length: 60 }, (_, i) => [`f${i}`, `file ${i}`]));
+      const inputs = await rootFileSystem(
+        world.fixture.build,
+        { usr: directory({ share: directory(many) }), work: directory({ source: "text" }, marked(false)) },
+        marked(true),
+      );
+      const script =
+        "cat /usr/share/f7; ! mkdir /new; ! echo x > /usr/share/f7; ! rm -f /usr/share/f7; echo y >> source";
+      for (let round = 0; round < 2; round++) {
+        const outcome = ok(
+          await world.command(["sh", "-c", `exec 2>/dev/null; ${script}`], {
+            instanceName: "bst",
+            inputs,
+            command: {
+              environmentVariables: [{ name: "PATH", value: "/bin" }],
+              workingDirectory: "work",
+              outputPaths: ["."],
+            },
+          }),
+        );
+        assert.equal(outcome.stdout, "file 7");
+        const tree = await world.fixture.tree(outcome.result!.outputDirectories[0]!.treeDigest);
+        assert.equal(await world.fixture.text(tree.root!.files[0]!.digest), "texty\n");
+      }
+      assert.ok(world.fixture.treeCache.count > 0);
     },
   },
   {

@@ -9,7 +9,7 @@ import type { TreeSpec } from "./action-builder.ts";
 import { ExecutorFixture, type ReadOutcome } from "./executor-fixture.ts";
 
 export interface ScriptOptions {
-  readonly inputs?: TreeSpec | Digest;
+  readonly inputs?: TreeSpec | Digest | Promise<Digest>;
   readonly outputs?: readonly string[];
   readonly command?: CommandInit;
   readonly action?: ActionInit;
@@ -31,8 +31,12 @@ export class SandboxWorld implements AsyncDisposable {
     this.fixture = fixture;
   }
 
+  /** The input root of instance "bst" is the root file system. */
   static async create(executor: Partial<ActionExecutorOptions> = {}): Promise<SandboxWorld> {
-    return new SandboxWorld(await ExecutorFixture.create({ isReal: true, slots: 2, executor }));
+    const rootModeOf = (name: string) => (name === "bst" ? "input-root" : "host");
+    return new SandboxWorld(
+      await ExecutorFixture.create({ isReal: true, slots: 2, executor: { rootModeOf, ...executor } }),
+    );
   }
 
   /** Actions have a user of their own; otherwise they have the server's. */
@@ -49,7 +53,7 @@ export class SandboxWorld implements AsyncDisposable {
     const { build } = this.fixture;
     const job = await build.job({
       command: { arguments: args, outputPaths: options.outputs, ...options.command },
-      inputs: options.inputs ?? {},
+      inputs: (await options.inputs) ?? {},
       action: { salt: Buffer.from(String(this.#salt++)), ...options.action },
       ...(options.instanceName === undefined ? {} : { instanceName: options.instanceName }),
     });
