@@ -69,13 +69,17 @@ export class Http2Channel {
     this.#onSend = options.onSend ?? (() => undefined);
   }
 
-  /** Connects when necessary; rejects with a message for people. */
-  async connect(): Promise<ClientHttp2Session> {
-    const current = await this.#session;
-    if (current !== undefined && !current.closed && !current.destroyed) return current;
-    this.#session = this.#open();
-    this.#session.catch(() => (this.#session = undefined));
-    return await this.#session;
+  /** Connects when necessary, once for all who ask meanwhile; rejects with a message for people. */
+  connect(): Promise<ClientHttp2Session> {
+    if (this.#session === undefined) {
+      const opening = this.#open();
+      this.#session = opening;
+      const forget = (): void => {
+        if (this.#session === opening) this.#session = undefined;
+      };
+      opening.then((session) => session.once("close", forget), forget);
+    }
+    return this.#session;
   }
 
   close(): void {

@@ -50,7 +50,7 @@ export async function prepareAction(probe: Probe, options: ActionOptions): Promi
   const platform = { properties };
   const command = probe.blobOf(
     Command.encode({
-      arguments: ["/bin/sh", "-c", options.script ?? ":"],
+      arguments: ["/bin/sh", "-c", options.script ?? `: ${probe.random.uuid()}`],
       environmentVariables: [{ name: "PATH", value: PATH }],
       outputPaths: [...(options.outputs ?? [])].sort(),
       platform,
