@@ -1,3 +1,5 @@
+// The action cache over a value store: the contract, and the record that keeps provenance beside the result.
+
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,3 +1,5 @@
+// The in-memory index of blobs: growth by splitting segments, exact sizes, and random operations against a Map.
+
 import { randomBytes, randomInt } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { BlobIndex } from "../../src/cas/blob-index.ts";

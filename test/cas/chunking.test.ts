@@ -1,3 +1,5 @@
+// Splitting a blob into chunks and splicing it together again: the chunks are those of the reference, the bytes the same.
+
 import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { Code } from "../../src/base/status.ts";

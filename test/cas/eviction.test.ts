@@ -1,3 +1,5 @@
+// Eviction: the least recently used blobs go first, pinned and lately asked-for ones stay, the limit holds.
+
 import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { ManualClock } from "../../src/base/clock.ts";

@@ -1,3 +1,5 @@
+// The blob store on disk: the contract of all stores, and what only files and LMDB can get wrong.
+
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

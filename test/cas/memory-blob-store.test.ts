@@ -1,3 +1,5 @@
+// The in-memory blob store: the contract of all stores, and its limit.
+
 import { describe, expect, test } from "vitest";
 import { Code } from "../../src/base/status.ts";
 import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";

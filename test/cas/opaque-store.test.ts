@@ -1,3 +1,5 @@
+// The opaque key-value stores, on disk and in memory, held to one contract.
+
 import { MemoryOpaqueStore } from "../../src/cas/memory-opaque-store.ts";
 import { describeOpaqueStoreContract } from "./opaque-store-contract.ts";
 import { StorageFixture } from "./storage-fixture.ts";

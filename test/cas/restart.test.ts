@@ -1,3 +1,5 @@
+// What is there after a restart, clean or not: everything acknowledged, nothing else.
+
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";

@@ -1,3 +1,5 @@
+// The operator's tools on a store: scrubbing drops what is not what its name says; reports; making room by hand.
+
 import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { DigestFunction } from "../../src/digest/digest.ts";

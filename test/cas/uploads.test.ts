@@ -1,3 +1,5 @@
+// Streamed uploads: verification, resuming, many at once, and what silent clients hold.
+
 import { randomBytes } from "node:crypto";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";

@@ -1,3 +1,5 @@
+// Content-defined chunking against the published algorithm and its parameters.
+
 import { createHash, randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { FastCdc } from "../../src/compute/fast-cdc.ts";

@@ -1,3 +1,5 @@
+// Hashing: published vectors, and each implementation of BLAKE3 against the other.
+
 import { createHash, randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { blake3, loadNativeBlake3, loadWasmBlake3 } from "../../src/compute/blake3.ts";

@@ -1,3 +1,5 @@
+// The worker threads that hash and write uploads: results, order, bounds and failures.
+
 import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

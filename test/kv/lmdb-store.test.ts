@@ -1,3 +1,5 @@
+// The key-value store on LMDB: the contract, durability, shared commits and a full disk.
+
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
