@@ -49,9 +49,13 @@ export class Chunking {
 
   /**
    * Stores the concatenation of `chunks` as `digest`, hashing it on the way. Throws NOT_FOUND for an absent chunk,
-   * INVALID_ARGUMENT when the chunks are not the blob.
+   * INVALID_ARGUMENT when the chunks are not the blob. With `remember`, split() answers with these chunks later.
    */
-  async splice(digest: Digest, chunks: readonly Digest[]): Promise<void> {
+  async splice(
+    digest: Digest,
+    chunks: readonly Digest[],
+    options: { readonly remember: boolean } = { remember: true },
+  ): Promise<void> {
     const { blobs } = this.#options;
     let total = 0;
     for (const chunk of chunks) total += chunk.sizeBytes;
@@ -69,7 +73,7 @@ export class Chunking {
       } finally {
         await upload.abort();
       }
-      if (digest.sizeBytes >= MIN_CHUNKED_BYTES) await this.#remember(digest, chunks);
+      if (options.remember && digest.sizeBytes >= MIN_CHUNKED_BYTES) await this.#remember(digest, chunks);
     } finally {
       pin.release();
     }

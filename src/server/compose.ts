@@ -7,6 +7,7 @@ import { StoredActionCache } from "../action-cache/stored-action-cache.ts";
 import { systemClock } from "../base/clock.ts";
 import type { BuildInfo } from "../base/self.ts";
 import { AnnouncingBlobStore } from "../cas/announcing-blob-store.ts";
+import { CHUNKING_PARAMS } from "../cas/chunking.ts";
 import { openStorage, type StorageStats } from "../cas/storage.ts";
 import { digestOf } from "../compute/hash.ts";
 import type { ServerTransport } from "../grpc/server.ts";
@@ -79,8 +80,8 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
   metrics.gauge("ledge_partial_upload_bytes", "Bytes they have received.", () => partialUploads.idleBytes);
 
   const services: Service[] = [
-    createCapabilitiesService({ executes: execution.enabled, maxBlobSizeBytes }),
-    createContentAddressableStorageService({ blobs }),
+    createCapabilitiesService({ executes: execution.enabled, maxBlobSizeBytes, chunking: CHUNKING_PARAMS }),
+    createContentAddressableStorageService({ blobs, chunking: storage.chunking, maxBlobSizeBytes }),
     createActionCacheService({ actionCache, blobs, clock, metrics }),
     createExecutionService({ scheduler, blobs, clock }),
     createOperationsService({ scheduler, blobs, clock }),

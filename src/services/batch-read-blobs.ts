@@ -26,7 +26,8 @@ export function createBatchReadBlobs(blobs: BlobStore): UnaryHandler {
     assertWithinLimit(request.digests);
     const zstd = request.acceptableCompressors.includes(Compressor_Value.ZSTD);
     const answers = request.digests.map((digest, index) => read(blobs, fn, digest, { index, zstd }));
-    return answers.every(isReady) ? encode(answers) : Promise.all(answers).then(encode);
+    if (answers.every(isReady)) return encode(answers);
+    return Promise.all(answers.map(async (each) => each)).then(encode);
   };
 }
 

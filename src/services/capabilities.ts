@@ -3,6 +3,7 @@
 // Invariant: nothing is announced that a service here refuses, and no limit is announced that another one undercuts.
 // The answer is the same for every instance name and is encoded once.
 
+import type { FastCdcParams } from "../compute/fast-cdc.ts";
 import type { Service } from "../grpc/service.ts";
 import { DIGEST_FUNCTIONS, DigestFunction } from "../digest/digest.ts";
 import { parseInstanceName } from "../digest/instance-name.ts";
@@ -17,6 +18,8 @@ export interface CapabilitiesDeps {
   readonly executes: boolean;
   /** 0 = no limit. */
   readonly maxBlobSizeBytes: number;
+  /** Set when SplitBlob and SpliceBlob are offered: how they cut. */
+  readonly chunking?: FastCdcParams | undefined;
 }
 
 /** Priorities are compared, not interpreted: every number is fine, and a client may only use what is announced. */
@@ -27,7 +30,7 @@ export function createCapabilitiesService(deps: CapabilitiesDeps): Service {
     cacheCapabilities: cacheCapabilities(deps),
     executionCapabilities: deps.executes ? executionCapabilities() : undefined,
     lowApiVersion: { major: 2, minor: 0 },
-    highApiVersion: { major: 2, minor: 11 },
+    highApiVersion: { major: 2, minor: deps.chunking === undefined ? 11 : 12 },
   });
   return {
     name: Capabilities.typeName,
@@ -55,6 +58,15 @@ function cacheCapabilities(deps: CapabilitiesDeps): CacheCapabilitiesInit {
     supportedCompressors: [Compressor_Value.ZSTD],
     supportedBatchUpdateCompressors: [Compressor_Value.ZSTD],
     maxCasBlobSizeBytes: deps.maxBlobSizeBytes,
+    ...(deps.chunking === undefined ? {} : chunkingCapabilities(deps.chunking)),
+  };
+}
+
+function chunkingCapabilities({ averageBytes, seed }: FastCdcParams): CacheCapabilitiesInit {
+  return {
+    splitBlobSupport: true,
+    spliceBlobSupport: true,
+    fastCdc2020Params: { avgChunkSizeBytes: averageBytes, seed },
   };
 }
 

@@ -1,35 +1,46 @@
 // build.bazel.remote.execution.v2.ContentAddressableStorage: small blobs in batches, what is missing, whole trees.
 //
 // Each method is decode, validate, one call inwards, encode. The batch methods are batch-update-blobs.ts and
-// batch-read-blobs.ts, trees are get-tree.ts. CAS is shared between instance names; they are only checked.
+// batch-read-blobs.ts, trees are get-tree.ts, chunks are
+// chunked-blobs.ts. CAS is shared between instance names; they are only checked.
 
 import type { BlobStore } from "../cas/blob-store.ts";
+import type { Chunking } from "../cas/chunking.ts";
 import type { Service, UnaryHandler } from "../grpc/service.ts";
 import { ContentAddressableStorage } from "../proto/remote_execution.ts";
 import { Code, StatusError } from "../base/status.ts";
 import { createBatchReadBlobs } from "./batch-read-blobs.ts";
 import { createBatchUpdateBlobs } from "./batch-update-blobs.ts";
+import { createSpliceBlob, createSplitBlob } from "./chunked-blobs.ts";
 import { FindMissingRequest } from "./find-missing-request.ts";
 import { createGetTree } from "./get-tree.ts";
 import { MAX_LIST_REQUEST_BYTES } from "./message-limits.ts";
 
 export interface ContentAddressableStorageDeps {
   readonly blobs: BlobStore;
+  /** Absent: SplitBlob and SpliceBlob are UNIMPLEMENTED, and Capabilities must not announce them. */
+  readonly chunking?: Chunking | undefined;
+  /** As announced in max_cas_blob_size_bytes; 0 = no limit. */
+  readonly maxBlobSizeBytes?: number;
 }
 
 export function createContentAddressableStorageService(deps: ContentAddressableStorageDeps): Service {
   const { methods } = ContentAddressableStorage;
+  const { blobs, chunking, maxBlobSizeBytes = 0 } = deps;
   const unary = (path: string, handler: UnaryHandler) =>
     ({ kind: "unary", path, handler, maxRequestBytes: MAX_LIST_REQUEST_BYTES }) as const;
   return {
     name: ContentAddressableStorage.typeName,
     methods: [
-      unary(methods.FindMissingBlobs.path, createFindMissingBlobs(deps.blobs)),
-      unary(methods.BatchUpdateBlobs.path, createBatchUpdateBlobs(deps.blobs)),
-      unary(methods.BatchReadBlobs.path, createBatchReadBlobs(deps.blobs)),
-      { kind: "stream", path: methods.GetTree.path, handler: createGetTree(deps.blobs) },
-      unary(methods.SplitBlob.path, notOffered("SplitBlob")),
-      unary(methods.SpliceBlob.path, notOffered("SpliceBlob")),
+      unary(methods.FindMissingBlobs.path, createFindMissingBlobs(blobs)),
+      unary(methods.BatchUpdateBlobs.path, createBatchUpdateBlobs(blobs)),
+      unary(methods.BatchReadBlobs.path, createBatchReadBlobs(blobs)),
+      { kind: "stream", path: methods.GetTree.path, handler: createGetTree(blobs) },
+      unary(methods.SplitBlob.path, chunking === undefined ? notOffered("SplitBlob") : createSplitBlob(chunking)),
+      unary(
+        methods.SpliceBlob.path,
+        chunking === undefined ? notOffered("SpliceBlob") : createSpliceBlob(chunking, maxBlobSizeBytes),
+      ),
     ],
   };
 }

@@ -39,6 +39,16 @@ describe("getCapabilities()", () => {
     expect([capabilities.highApiVersion?.major, capabilities.highApiVersion?.minor]).toEqual([2, 11]);
   });
 
+  test("with chunking are those of 2.12, with the parameters of the cuts", async () => {
+    const chunking = { averageBytes: 524_288, seed: 0 };
+    const client = new FakeClient(createCapabilitiesService({ executes: false, maxBlobSizeBytes: 5, chunking }));
+    const { cacheCapabilities: cache, highApiVersion } = await client.unary(GetCapabilities, {});
+    expect(highApiVersion?.minor).toBe(12);
+    expect([cache?.splitBlobSupport, cache?.spliceBlobSupport]).toEqual([true, true]);
+    expect(cache?.fastCdc2020Params).toEqual({ avgChunkSizeBytes: 524_288, seed: 0 });
+    expect(cache?.maxCasBlobSizeBytes).toBe(5);
+  });
+
   test("of an executor has the singular function within the list", async () => {
     const { executionCapabilities } = await of(true).unary(GetCapabilities, {});
     expect(executionCapabilities?.execEnabled).toBe(true);

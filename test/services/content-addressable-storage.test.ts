@@ -213,6 +213,6 @@ describe("getTree()", () => {
   });
 });
 
-test("splitBlob() is not offered yet", async () => {
+test("splitBlob() is not offered without chunking", async () => {
   expect((await statusOf(client.unary(SplitBlob, {}))).code).toBe(Code.UNIMPLEMENTED);
 });
