@@ -184,11 +184,13 @@ class Receiver {
   readonly #decompressor: ZstdStream | undefined;
   /** Bytes of the blob still to be skipped. */
   #skipBytes: number;
+  readonly #isRepeated: boolean;
 
   constructor(name: WriteName, lease: UploadLease, firstOffset: number) {
     this.#name = name;
     this.#lease = lease;
     this.#skipBytes = Math.max(0, lease.upload.writtenBytes - firstOffset);
+    this.#isRepeated = this.#skipBytes > 0;
     this.#decompressor =
       name.encoding === "zstd" ? createZstdDecompressor(name.digest.sizeBytes - firstOffset) : undefined;
   }
@@ -212,7 +214,15 @@ class Receiver {
     if (this.#skipBytes > 0 || writtenBytes !== this.#name.digest.sizeBytes) {
       throw wrongSize(this.#name, writtenBytes - this.#skipBytes);
     }
-    await this.#lease.upload.finish();
+    try {
+      await this.#lease.upload.finish();
+    } catch (error) {
+      // What an earlier call sent was wrong, while what this one sent may be right: not the last word.
+      if (this.#isRepeated && error instanceof StatusError && error.code === Code.INVALID_ARGUMENT) {
+        throw new StatusError(Code.ABORTED, `${error.message}; what was kept is dropped, send all of it again`);
+      }
+      throw error;
+    }
   }
 
   close(): void {

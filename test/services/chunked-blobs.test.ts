@@ -48,7 +48,7 @@ describe("splitBlob()", () => {
       await storage.blobs.put(digest, data);
       const answer = await client.unary(SplitBlob, { blobDigest: digest, digestFunction: fn });
       expect(answer.chunkingFunction).toBe(ChunkingFunction_Value.FAST_CDC_2020);
-      const chunks = await Promise.all(answer.chunkDigests.map((chunk) => storage.blobs.get({ fn, ...chunk })));
+      const chunks = await Promise.all(answer.chunkDigests.map(async (chunk) => storage.blobs.get({ fn, ...chunk })));
       expect(Buffer.concat(chunks.map((chunk) => chunk!)).equals(data)).toBe(true);
       const sizes = answer.chunkDigests.slice(0, -1).map(({ sizeBytes }) => sizeBytes);
       expect(Math.min(...sizes)).toBeGreaterThanOrEqual(CHUNKING_PARAMS.averageBytes / 4);
