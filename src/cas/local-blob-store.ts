@@ -28,7 +28,7 @@ import { LocalUpload } from "./local-upload.ts";
 import { MemoryReader } from "./memory-reader.ts";
 import { MissingSet } from "./missing-set.ts";
 import { blobNotFound, readBounds } from "./read-bounds.ts";
-import { lockName, type StoreCore } from "./store-core.ts";
+import type { StoreCore } from "./store-core.ts";
 import { UploadTable } from "./upload-table.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -38,6 +38,12 @@ export class LocalBlobStore implements BlobStore {
   readonly #uploads: UploadTable;
   readonly #missing = new MissingSet();
   readonly #words = new Uint32Array(WORDS_PER_HASH);
+  /** For look-ups that end before anything else runs. */
+  readonly #scratchName: { kind: number; words: Uint32Array; offset: number } = {
+    kind: 0,
+    words: this.#words,
+    offset: 0,
+  };
 
   constructor(core: StoreCore) {
     this.#core = core;
@@ -104,9 +110,10 @@ export class LocalBlobStore implements BlobStore {
     const hash =
       data.length <= HASH_IN_PLACE_BYTES ? hashHex(digest.fn, data) : await this.#core.ingest.hash(digest.fn, data);
     if (hash !== digest.hash || data.length !== digest.sizeBytes) throw digestMismatch(digest, hash, data.length);
-    if (this.has(digest)) return;
-    await this.#core.reserve("inline", data.length);
-    await this.#storeInline(digest, data);
+    const name = nameOf(digest);
+    if (isEmptyDigest(digest) || this.#findNamed(name, data.length) >= 0) return;
+    if (!this.#core.hasRoomFor("inline", data.length)) await this.#core.reserve("inline", data.length);
+    await this.#storeInline(digest, data, name);
   }
 
   async openUpload(digest: Digest): Promise<BlobUpload> {
@@ -202,10 +209,15 @@ export class LocalBlobStore implements BlobStore {
 
   /** The touched slot of the blob, with its segment in `index.at`, or -1. */
   #findSlot(digest: Digest): number {
-    const { table } = this.#core;
     hexToWords(digest.hash, this.#words, 0);
-    const slot = table.find(digest.fn, this.#words, 0);
-    if (slot < 0 || table.index.at.sizeAt(slot) !== digest.sizeBytes) return -1;
+    this.#scratchName.kind = digest.fn;
+    return this.#findNamed(this.#scratchName, digest.sizeBytes);
+  }
+
+  #findNamed(name: EntryName, sizeBytes: number): number {
+    const { table } = this.#core;
+    const slot = table.find(name.kind, name.words, 0);
+    if (slot < 0 || table.index.at.sizeAt(slot) !== sizeBytes) return -1;
     table.touch(slot, table.accessClock.now());
     return slot;
   }
@@ -290,17 +302,16 @@ export class LocalBlobStore implements BlobStore {
     }
   }
 
-  #storeInline(digest: Digest, data: Uint8Array): Promise<void> {
-    const name = nameOf(digest);
-    return this.#core.locks.run(lockName(name), async () => {
-      if (!this.has(digest)) await this.#core.table.putInline(name, data);
+  #storeInline(digest: Digest, data: Uint8Array, name = nameOf(digest)): Promise<void> {
+    return this.#core.locks.run(lockOf(digest), async () => {
+      if (this.#findNamed(name, digest.sizeBytes) < 0) await this.#core.table.putInline(name, data);
     });
   }
 
   #storeFile(digest: Digest, temporaryPath: string, checksums: Uint32Array): Promise<void> {
     const name = nameOf(digest);
-    return this.#core.locks.run(lockName(name), async () => {
-      if (this.has(digest)) return;
+    return this.#core.locks.run(lockOf(digest), async () => {
+      if (this.#findNamed(name, digest.sizeBytes) >= 0) return;
       await this.#core.files.commit(temporaryPath, digest.fn, digest.hash);
       await this.#core.table.putFile(name, digest.sizeBytes, checksums);
     });
@@ -364,6 +375,11 @@ function nameOf(digest: Digest): EntryName {
   const words = new Uint32Array(WORDS_PER_HASH);
   hexToWords(digest.hash, words, 0);
   return { kind: digest.fn, words, offset: 0 };
+}
+
+/** As lockName() of its name, without making hexadecimal digits of words again. */
+function lockOf(digest: Digest): string {
+  return `${digest.fn}:${digest.hash}`;
 }
 
 function messageOf(error: unknown): string {

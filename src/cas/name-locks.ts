@@ -7,15 +7,15 @@ export class NameLocks {
     return this.#tails.has(name);
   }
 
-  async run<T>(name: string, task: () => Promise<T>): Promise<T> {
+  run<T>(name: string, task: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(name);
     // A failure of the one before is its own caller's business.
     const result = before === undefined ? task() : before.then(task, task);
     this.#tails.set(name, result);
-    try {
-      return await result;
-    } finally {
+    const leave = () => {
       if (this.#tails.get(name) === result) this.#tails.delete(name);
-    }
+    };
+    result.then(leave, leave);
+    return result;
   }
 }

@@ -94,7 +94,11 @@ export function encodeData(data: Uint8Array): Uint8Array {
 export function decodeData(value: Uint8Array, sizeBytes: number): Uint8Array | undefined {
   if (value.length !== sizeBytes + 4) return undefined;
   const data = value.subarray(4);
-  return asBuffer(value).readUInt32LE(0) === crc32(data) ? data : undefined;
+  // By hand: making a Buffer of it would cost as much as the rest of a small read.
+  const stored =
+    ((value[0] as number) | ((value[1] as number) << 8) | ((value[2] as number) << 16)) +
+    (value[3] as number) * 2 ** 24;
+  return stored === crc32(data) ? data : undefined;
 }
 
 export function encodeChecksums(checksums: Uint32Array): Uint8Array {

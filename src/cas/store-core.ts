@@ -97,6 +97,15 @@ export class StoreCore {
     this.#evictor.poke();
   }
 
+  /** True when reserve() would have nothing to do: spares small writes a turn. */
+  hasRoomFor(pool: Pool, bytes: number): boolean {
+    return (
+      this.#guard.missingBytes() === 0 &&
+      this.#budget.excessBytes(pool, bytes) <= 0 &&
+      this.#budget.surplusBytes() === 0
+    );
+  }
+
   /** As reserve(), and counts the bytes as taken until they are given back. */
   async reserveForUpload(bytes: number): Promise<void> {
     await this.reserve("file", bytes);
