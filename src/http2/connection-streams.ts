@@ -149,8 +149,8 @@ export class ConnectionStreams implements StreamHost, SenderHost {
     const stream = this.#streams.get(streamId);
     this.#dataStream = stream;
     if (stream === undefined) {
-      this.#onDataOfClosed(streamId);
       this.windows.creditConnection(flowBytes);
+      this.#onDataOfClosed(streamId);
       return;
     }
     stream.receiveWindowBytes -= flowBytes;

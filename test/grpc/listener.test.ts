@@ -1,3 +1,5 @@
+// Inherited listening sockets: a server that takes over loses no connection.
+
 import { spawn, type ChildProcess } from "node:child_process";
 import { get } from "node:http";
 import { createInterface } from "node:readline";

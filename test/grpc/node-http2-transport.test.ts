@@ -1,3 +1,5 @@
+// The oracle over node:http2 keeps the contract of transports.
+
 import { createNodeHttp2Transport } from "./node-http2-transport.ts";
 import { describeTransportContract } from "./transport-contract.ts";
 

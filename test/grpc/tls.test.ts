@@ -1,3 +1,5 @@
+// TLS and mutual TLS of the transport: ALPN, versions, client certificates, reload.
+
 import { once } from "node:events";
 import { copyFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { request } from "node:https";

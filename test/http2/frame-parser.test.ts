@@ -1,3 +1,5 @@
+// The frame parser reports the same events however the octets are cut into reads.
+
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ConnectionError } from "../../src/http2/frame.ts";

@@ -1,3 +1,5 @@
+// HPACK against the vectors of RFC 7541 and against a naive encoder and decoder.
+
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { HpackDecoder } from "../../src/http2/hpack-decoder.ts";

@@ -16,7 +16,7 @@ const grpcurlVersions = ["latest", "v1.8.7"];
 
 /** Fetches everything at once, so that no test waits for a download. */
 export async function prepareClients(): Promise<void> {
-  await Promise.all([grpcurlPath(), publicProtosForPython()]);
+  await Promise.all([grpcurlPath(), h2specPath(), publicProtosForPython()]);
 }
 
 export async function grpcurlPath(): Promise<string> {
@@ -31,6 +31,15 @@ export async function grpcurlPath(): Promise<string> {
     throw new Error(failure);
   });
   return join(folder, "grpcurl");
+}
+
+/** The conformance suite of HTTP/2 and HPACK. */
+export async function h2specPath(): Promise<string> {
+  const folder = await installOnce("h2spec", async (target) => {
+    const module = "github.com/summerwind/h2spec/cmd/h2spec@latest";
+    await runOrThrow("go", ["install", module], { env: { GOBIN: target }, timeoutMs: 600_000 });
+  });
+  return join(folder, "h2spec");
 }
 
 export async function buildboxCasdPath(): Promise<string> {
