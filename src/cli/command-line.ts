@@ -32,6 +32,12 @@ async function dispatch(args: readonly string[]): Promise<number> {
       return await runServe(rest);
     case "doctor":
       return await (await import("./doctor.ts")).runDoctor(rest);
+    case "stats":
+      return await (await import("./store-commands.ts")).runStats(rest);
+    case "fsck":
+      return await (await import("./store-commands.ts")).runFsck(rest);
+    case "gc":
+      return await (await import("./store-commands.ts")).runGc(rest);
     case "runner":
       // Internal: the server starts it with a socket on descriptor 3.
       return await (await import("./runner.ts")).runRunnerProcess(rest);
@@ -40,7 +46,7 @@ async function dispatch(args: readonly string[]): Promise<number> {
       return await (await import("./check-index.ts")).runCheckIndex(rest);
     default:
       throw new UsageError(
-        `Unknown command "${first}"; expected serve, doctor or ${Object.keys(TOOLS).join(", ")} (ledge --help)`,
+        `Unknown command "${first}"; expected serve, doctor, stats, fsck, gc or ${Object.keys(TOOLS).join(", ")} (ledge --help)`,
       );
   }
 }

@@ -13,6 +13,7 @@ export function helpText(): string {
 
 Usage: ledge [serve] [FLAGS]     run the server
        ledge doctor [FLAGS]      check what this machine offers, and how to mend what it lacks
+       ledge stats|fsck|gc       look at, check or shrink the store of a stopped server (--data-dir, --max-size)
        ledge conformance --help  judge any server of the Remote Execution API by black-box checks
        ledge --version | --help
 

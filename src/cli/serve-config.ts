@@ -1,10 +1,10 @@
 // Flags and environment → ServerConfig: fills in the defaults that depend on the machine.
 //
-// Reads the environment and asks the file system; creates nothing but the data directory, whose place it has to try.
+// Reads the environment and asks the file system; creates nothing but a default data directory, whose place it has to try.
 
-import { accessSync, constants, lstatSync, mkdirSync, statfsSync } from "node:fs";
+import { accessSync, constants, existsSync, lstatSync, mkdirSync, statfsSync } from "node:fs";
 import { homedir, tmpdir, totalmem } from "node:os";
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 import { formatBytes } from "../base/units.ts";
 import type { ListenAddress, TlsOptions } from "../grpc/server.ts";
 import type { PlatformConfig, ServerConfig } from "../server/config.ts";
@@ -121,19 +121,13 @@ function assertEnough(bytes: number): number {
 
 function capacityBytes(dataDir: string): number {
   if (dataDir === ":memory:") return totalmem();
-  mkdirDataDir(dataDir);
-  const { blocks, bsize } = statfsSync(dataDir);
+  const { blocks, bsize } = statfsSync(nearestExisting(dataDir));
   return blocks * bsize;
 }
 
-function mkdirDataDir(dataDir: string): void {
-  try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw new UsageError(
-      `--data-dir: cannot create "${dataDir}": ${error instanceof Error ? error.message : String(error)}`,
-    );
-  }
+/** The folder itself, or the one in which it will be made. */
+function nearestExisting(path: string): string {
+  return existsSync(path) ? path : nearestExisting(dirname(path));
 }
 
 function readPlatform(values: Values): PlatformConfig {

@@ -32,7 +32,7 @@ export class DataDirInUseError extends Error {}
 
 /** Takes the lock of `dataDir`, which is created when absent; throws DataDirInUseError naming the owner's pid. */
 export async function lockDataDir(dataDir: string): Promise<DataDirLock> {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  makeDataDir(dataDir);
   const directory = new LockDirectory(dataDir);
   try {
     const candidate = `candidate.${process.pid}.${randomUUID().slice(0, 8)}.sock`;
@@ -62,6 +62,15 @@ export async function waitForDataDirLock(dataDir: string, timeoutMs: number): Pr
       if (!(error instanceof DataDirInUseError) || performance.now() > deadlineMs) throw error;
       await sleep(RETRY_MS);
     }
+  }
+}
+
+function makeDataDir(dataDir: string): void {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new Error(`Cannot create data directory "${dataDir}" (--data-dir): ${reason}`, { cause: error });
   }
 }
 
