@@ -76,7 +76,7 @@ export class ExecutorFixture implements AsyncDisposable {
     const sharesFiles = options.withFileCache === true || runner.ownerOf(0) !== undefined;
     const directory = buildDirectories.fileCachePath;
     this.fileCache = new FileCache({ directory, store, threads, maxBytes: 1 << 26, maxFiles: 10_000 });
-    this.treeCache = new TreeCache({ directory: buildDirectories.treeCachePath, maxEntries: 10_000 });
+    this.treeCache = new TreeCache({ directory: buildDirectories.treeCachePath, maxEntries: 100_000 });
     const { fileCache, treeCache } = this;
     this.executor = new ActionExecutor({
       slots: options.slots ?? 2,
