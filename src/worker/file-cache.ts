@@ -5,7 +5,6 @@
 // emptied at start. Used only where an action cannot write what the server owns (root with a uid per slot).
 // Source: executor.md 3.2 and 3.3.
 
-import { mkdirSync } from "node:fs";
 import type { BlobStore } from "../cas/blob-store.ts";
 import { DigestFunction, type Digest } from "../digest/digest.ts";
 import { missingBlobs } from "../digest/missing-blobs.ts";
@@ -39,7 +38,6 @@ export interface FileCacheOptions {
 
 /** Bytes of blobs in memory at once on their way into the cache. */
 const BATCH_BYTES = 16 * 1024 * 1024;
-const FAN_OUT = 256;
 
 export class FileCache {
   readonly #options: FileCacheOptions;
@@ -51,7 +49,6 @@ export class FileCache {
   /** `directory` exists and is empty. */
   constructor(options: FileCacheOptions) {
     this.#options = options;
-    for (let i = 0; i < FAN_OUT; i++) mkdirSync(`${options.directory}/${i.toString(16).padStart(2, "0")}`);
   }
 
   get bytes(): number {
@@ -146,5 +143,5 @@ export class FileCache {
 
 function entryName({ digest, isExecutable, replica }: CachedFileKey): string {
   const fn = digest.fn === DigestFunction.BLAKE3 ? "b" : "s";
-  return `${digest.hash.slice(0, 2)}/${digest.hash}-${fn}${isExecutable ? "x" : ""}${replica}`;
+  return `${digest.hash}-${fn}${isExecutable ? "x" : ""}${replica}`;
 }
