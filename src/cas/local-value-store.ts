@@ -1,5 +1,6 @@
 // Small values of other kinds in the same index as blobs: action results, opaque records.
 
+import { WORDS_PER_HASH } from "../digest/digest-batch.ts";
 import { toHex } from "../compute/hash.ts";
 import { formatBytes } from "../base/units.ts";
 import { Code, StatusError } from "../base/status.ts";
@@ -56,6 +57,7 @@ export class LocalValueStore implements ValueStore {
 function nameOf(kind: ValueKind, key: Uint8Array): EntryName {
   if (key.length !== 32) throw new RangeError(`a value's key has 32 bytes, "${toHex(key)}" has ${key.length}`);
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
-  const words = Uint32Array.from({ length: 8 }, (_, word) => view.getUint32(word * 4));
+  const words = new Uint32Array(WORDS_PER_HASH);
+  for (let word = 0; word < WORDS_PER_HASH; word++) words[word] = view.getUint32(word * 4);
   return { kind, words, offset: 0 };
 }
