@@ -87,7 +87,7 @@ export class AccessLog {
         if (!isAnew && (flags & IndexFlag.TOUCHED) === 0) return;
         segment.setFlags(slot, flags & ~IndexFlag.TOUCHED);
         segment.readHash(slot, chunk.words);
-        chunk.add(segment.kindAt(slot), segment.access[slot] as number);
+        chunk.add(segment.kindAt(slot), segment.accessAt(slot));
       });
       if (chunk.count >= RECORDS_PER_CHUNK) {
         await this.#append(chunk);
@@ -122,8 +122,8 @@ export class AccessLog {
       this.#records++;
       if (slot < 0) continue;
       const access = view.readUInt32LE(at + 33);
-      if (access <= (index.at.access[slot] as number)) continue;
-      index.at.access[slot] = access;
+      if (access <= index.at.accessAt(slot)) continue;
+      index.at.setAccess(slot, access);
       accessClock.advanceTo(access);
     }
   }

@@ -115,9 +115,9 @@ export class BlobIndex {
     const frontier = this.#next?.segments.length ?? 0;
     const parts = this.#next?.segmentCount ?? 1;
     for (let slot = 0; slot < segment.slots; slot++) {
-      if (segment.misc[slot] === 0) continue;
+      if (segment.isFree(slot)) continue;
       // What the frontier has passed is a stale copy here.
-      if (step < oldCount && frontier > 0 && this.#part(segment.first[slot * 4] as number, parts) < frontier) continue;
+      if (step < oldCount && frontier > 0 && this.#part(segment.firstWordAt(slot), parts) < frontier) continue;
       visitor(segment, slot);
     }
   }
@@ -159,8 +159,8 @@ export class BlobIndex {
     for (let index = begin; index <= end; index++) {
       const source = old[index] as IndexSegment;
       for (let slot = 0; slot < source.slots; slot++) {
-        if (source.misc[slot] === 0) continue;
-        if (this.#part(source.first[slot * 4] as number, next.segmentCount) !== part) continue;
+        if (source.isFree(slot)) continue;
+        if (this.#part(source.firstWordAt(slot), next.segmentCount) !== part) continue;
         if (target.used + 1 > target.slots * SEGMENT_FILL_LIMIT) target = enlarged(target);
         target.insertCopy(source, slot);
       }
@@ -196,6 +196,6 @@ function planGeneration(wantedSlots: number): Generation {
 
 function enlarged(segment: IndexSegment): IndexSegment {
   const larger = new IndexSegment(Math.ceil(segment.slots * GROWTH), segment.seed);
-  for (let slot = 0; slot < segment.slots; slot++) if (segment.misc[slot] !== 0) larger.insertCopy(segment, slot);
+  for (let slot = 0; slot < segment.slots; slot++) if (!segment.isFree(slot)) larger.insertCopy(segment, slot);
   return larger;
 }

@@ -101,8 +101,8 @@ export class EntryTable {
   /** Notes that the entry in `slot` of `index.at` was asked for at `tick`. */
   touch(slot: number, tick: number): void {
     const segment = this.index.at;
-    if (segment.access[slot] === tick) return;
-    segment.access[slot] = tick;
+    if (segment.accessAt(slot) === tick) return;
+    segment.setAccess(slot, tick);
     segment.setFlags(slot, segment.flagsAt(slot) | IndexFlag.REUSED | IndexFlag.TOUCHED);
   }
 
@@ -221,7 +221,7 @@ export class EntryTable {
     if (record.sizeBytes > MAX_40_BIT || record.place > MAX_40_BIT) throw new RangeError("an entry's size or place");
     segment.setSizeAndPlace(slot, record.sizeBytes, record.place);
     segment.setFlags(slot, record.flags);
-    segment.access[slot] = record.access;
+    segment.setAccess(slot, record.access);
     this.accessClock.advanceTo(record.access);
     this.#account(slot, 1);
   }

@@ -129,7 +129,7 @@ export class Evictor {
   async #accessRange(pool: Pool): Promise<[number, number]> {
     let [oldest, newest] = [Number.POSITIVE_INFINITY, 0];
     await this.#walk(pool, (segment, slot) => {
-      const access = segment.access[slot] as number;
+      const access = segment.accessAt(slot);
       if (access < oldest) oldest = access;
       if (access > newest) newest = access;
     });
@@ -139,7 +139,7 @@ export class Evictor {
   async #histogram(pool: Pool, from: number, width: number): Promise<Float64Array> {
     const bytes = new Float64Array(BUCKETS);
     await this.#walk(pool, (segment, slot) => {
-      const bucket = Math.floor(((segment.access[slot] as number) - from) / width);
+      const bucket = Math.floor((segment.accessAt(slot) - from) / width);
       if (bucket < 0 || bucket >= BUCKETS) return;
       bytes[bucket] = (bytes[bucket] as number) + diskBytes(segment.sizeAt(slot), isFile(segment, slot));
     });
@@ -158,7 +158,7 @@ export class Evictor {
         let planned = freed;
         index.visit(step, (segment, slot) => {
           if (planned >= excess || victims.length === VICTIMS_PER_COMMIT) return;
-          if (!isChosen(segment.access[slot] as number) || !isIn(pool, segment, slot)) return;
+          if (!isChosen(segment.accessAt(slot)) || !isIn(pool, segment, slot)) return;
           const victim = victimAt(segment, slot);
           const bytes = diskBytes(victim.sizeBytes, victim.isFile);
           if (!mayEvict(victim)) {

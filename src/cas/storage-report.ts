@@ -48,7 +48,7 @@ export async function reportStorage(core: StoreCore): Promise<StorageReport> {
       kind.diskBytes += diskBytes(bytes, isFile);
       if (isFile) kind.fileCount++;
       count(sizes, bytes, bytes);
-      count(ages, (now - (segment.access[slot] as number)) * TICK_MS, bytes);
+      count(ages, (now - segment.accessAt(slot)) * TICK_MS, bytes);
     });
     await new Promise((resolve) => setImmediate(resolve));
   }

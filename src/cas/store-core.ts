@@ -165,7 +165,7 @@ export class StoreCore {
     const { index } = this.table;
     const chosen = victims.filter((victim) => {
       const slot = index.find(victim.kind, victim.words, 0);
-      return slot >= 0 && (index.at.access[slot] as number) <= cutoff && this.#mayEvict(victim);
+      return slot >= 0 && index.at.accessAt(slot) <= cutoff && this.#mayEvict(victim);
     });
     if (chosen.length > 0) await this.removeEntries(chosen);
     return chosen;

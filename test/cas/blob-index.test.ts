@@ -16,7 +16,7 @@ function insertAll(index: BlobIndex, words: Uint32Array): void {
   for (let i = 0; i < words.length / 8; i++) {
     const slot = index.insert(KIND, words, i * 8);
     index.at.setSizeAndPlace(slot, i * 1000, 2 ** 39 + i);
-    index.at.access[slot] = i;
+    index.at.setAccess(slot, i);
   }
 }
 
@@ -27,14 +27,14 @@ describe("BlobIndex", () => {
     for (let i = 0; i < 60_000; i++) {
       const slot = index.insert(KIND, words, i * 8);
       index.at.setSizeAndPlace(slot, i * 100_000, 2 ** 40 - 1 - i);
-      index.at.access[slot] = i;
+      index.at.setAccess(slot, i);
       const earlier = randomInt(i + 1);
       const found = index.find(KIND, words, earlier * 8);
       if (found < 0 || index.at.sizeAt(found) !== earlier * 100_000) throw new Error(`entry ${earlier} lost at ${i}`);
     }
     for (let i = 0; i < 60_000; i++) {
       const slot = index.find(KIND, words, i * 8);
-      const facts = [index.at.sizeAt(slot), index.at.placeAt(slot), index.at.access[slot], index.at.kindAt(slot)];
+      const facts = [index.at.sizeAt(slot), index.at.placeAt(slot), index.at.accessAt(slot), index.at.kindAt(slot)];
       if (facts.join() !== [i * 100_000, 2 ** 40 - 1 - i, i, KIND].join())
         throw new Error(`entry ${i}: ${facts.join()}`);
     }
@@ -68,7 +68,7 @@ describe("BlobIndex", () => {
       if (slot >= 0 !== model.has(i)) throw new Error(`entry ${i} in round ${round}`);
       if (slot < 0) {
         const added = index.insert(KIND, words, i * 8);
-        index.at.placeLow[added] = i;
+        index.at.setSizeAndPlace(added, 0, i);
         model.add(i);
       } else if (random(3) === 0) {
         index.remove(slot);
@@ -77,7 +77,7 @@ describe("BlobIndex", () => {
       if (round % 10_000 === 0) {
         const seen: number[] = [];
         for (let step = 0; step < index.walkLength; step++) {
-          index.visit(step, (segment, at) => seen.push(segment.placeLow[at] ?? -1));
+          index.visit(step, (segment, at) => seen.push(segment.placeAt(at)));
         }
         expect(seen.toSorted((a, b) => a - b)).toEqual([...model].toSorted((a, b) => a - b));
       }
