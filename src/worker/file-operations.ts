@@ -126,21 +126,29 @@ export function writeFiles(files: readonly NewFile[]): void {
 
 /** Creates `root/names` with every directory on the way that is absent. */
 function makeDirectories(root: string, paths: readonly (readonly string[])[], owner: Owner | undefined): void {
-  const done = new Set<string>();
+  const isDirectory = new Map<string, boolean>();
   for (const names of paths) {
     let path = root;
     for (const name of names) {
       path += `/${name}`;
-      if (done.has(path)) continue;
-      done.add(path);
-      try {
-        makeDirectory(path, owner);
-      } catch (error) {
-        if (errorCode(error) !== "EEXIST") throw error;
-        // A symlink or file from the input root in the way of an output: the action decides what becomes of it.
-        if (!lstatSync(path).isDirectory()) break;
+      let isFine = isDirectory.get(path);
+      if (isFine === undefined) {
+        isFine = ensureDirectory(path, owner);
+        isDirectory.set(path, isFine);
       }
+      if (!isFine) break;
     }
+  }
+}
+
+/** False when an input is in the way: the action decides what becomes of it. */
+function ensureDirectory(path: string, owner: Owner | undefined): boolean {
+  try {
+    makeDirectory(path, owner);
+    return true;
+  } catch (error) {
+    if (errorCode(error) !== "EEXIST") throw error;
+    return lstatSync(path).isDirectory();
   }
 }
 
