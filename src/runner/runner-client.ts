@@ -29,6 +29,8 @@ export interface RunnerOptions {
   readonly slots: number;
   /** Whether actions may use the host's network when no network namespace can be made. Default: no. */
   readonly allowSharedNetwork?: boolean;
+  /** Whether to use node:ffi where it works. Without it accounting is absent and logs go to files directly. Default: yes. */
+  readonly nativeCalls?: boolean;
   readonly logger: Logger;
 }
 
@@ -103,6 +105,7 @@ function configurationOf(options: RunnerOptions): Omit<RunnerConfiguration, "own
     allowSharedNetwork: options.allowSharedNetwork ?? false,
     buildRootPath: options.buildRootPath,
     slots: options.slots,
+    nativeCalls: options.nativeCalls ?? true,
   };
 }
 

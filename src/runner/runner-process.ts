@@ -37,9 +37,9 @@ export async function runRunnerProcess(): Promise<number> {
     return 2;
   }
   ignoreSignals();
-  const native = prepareProcess();
+  prepareProcess();
   const socket = new Socket({ fd: RUNNER_SOCKET_FD, readable: true, writable: true });
-  const server = new ServerLink(socket, native);
+  const server = new ServerLink(socket);
   await server.ended;
   return 0;
 }
@@ -50,10 +50,13 @@ function ignoreSignals(): void {
 }
 
 /** What the actions inherit from us: mask and descriptors. */
-function prepareProcess(): NativeCalls | undefined {
+function prepareProcess(): void {
   process.umask(0o022);
   closeInheritedDescriptors();
-  const native = loadNativeCalls();
+}
+
+function openNativeCalls(configuration: RunnerConfiguration): NativeCalls | undefined {
+  const native = configuration.nativeCalls ? loadNativeCalls() : undefined;
   native?.becomeSubreaper();
   return native;
 }
@@ -77,15 +80,13 @@ class ServerLink {
   /** Resolves when the server is gone and nothing of ours runs any more. */
   readonly ended: Promise<void>;
   readonly #socket: Socket;
-  readonly #native: NativeCalls | undefined;
   readonly #decoder = new FrameDecoder<ServerMessage>();
   readonly #aborts = new Map<number, AbortController>();
   #runner: SlotRunner | undefined;
   #closeCgroups: (() => void) | undefined;
 
-  constructor(socket: Socket, native: NativeCalls | undefined) {
+  constructor(socket: Socket) {
     this.#socket = socket;
-    this.#native = native;
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
     socket.on("error", () => socket.destroy()); // the server is gone: "close" follows
     this.ended = new Promise((resolve) => {
@@ -121,7 +122,7 @@ class ServerLink {
   async #start(configuration: RunnerConfiguration): Promise<void> {
     const cgroups = configuration.sandbox === "none" ? undefined : openCgroups(ownerKeyOf(configuration.buildRootPath));
     this.#closeCgroups = () => cgroups?.close();
-    const { condition, runner } = await openSlotRunner(configuration, this.#native, cgroups);
+    const { condition, runner } = await openSlotRunner(configuration, openNativeCalls(configuration), cgroups);
     this.#runner = runner;
     this.#send({ type: "condition", condition });
   }

@@ -20,6 +20,8 @@ export interface RunnerConfiguration {
   readonly allowSharedNetwork: boolean;
   readonly buildRootPath: string;
   readonly slots: number;
+  /** false: do without node:ffi although it is there. */
+  readonly nativeCalls: boolean;
   /** The runner has a mount namespace of its own, to show the build root where everybody can reach it. */
   readonly ownMounts: boolean;
 }

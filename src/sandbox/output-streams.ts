@@ -200,6 +200,8 @@ class FileStreams extends FilePair implements OutputStreams {
 
   async drain(): Promise<void> {
     this.#checkLimit();
+    // Only now: what is cut while somebody writes is followed by more, and then the middle is missing.
+    if (this.#limited && this.#files !== undefined) this.#cut(this.#files.maxBytes);
   }
 
   close(): void {
@@ -210,13 +212,14 @@ class FileStreams extends FilePair implements OutputStreams {
   #checkLimit(): void {
     const files = this.#files;
     if (files === undefined || this.#limited) return;
-    const stdoutBytes = fstatSync(this.stdoutFd).size;
-    const stderrBytes = fstatSync(this.stderrFd).size;
-    if (stdoutBytes + stderrBytes <= files.maxBytes) return;
+    if (fstatSync(this.stdoutFd).size + fstatSync(this.stderrFd).size <= files.maxBytes) return;
     this.#limited = true;
-    const keptBytes = Math.min(stdoutBytes, files.maxBytes);
-    ftruncateSync(this.stdoutFd, keptBytes);
-    ftruncateSync(this.stderrFd, Math.min(stderrBytes, files.maxBytes - keptBytes));
     files.onLimit();
+  }
+
+  #cut(maxBytes: number): void {
+    const stdoutBytes = Math.min(fstatSync(this.stdoutFd).size, maxBytes);
+    ftruncateSync(this.stdoutFd, stdoutBytes);
+    ftruncateSync(this.stderrFd, Math.min(fstatSync(this.stderrFd).size, maxBytes - stdoutBytes));
   }
 }

@@ -52,6 +52,11 @@ const FAILURES: readonly { readonly pattern: RegExp; readonly reason: string; re
       "Docker --security-opt systempaths=unconfined, podman --security-opt unmask=ALL, Kubernetes procMount: Unmasked",
   },
   {
+    pattern: /execvp \/proc\/self\/fd\/\d+: Permission denied/,
+    reason: "programs below the data directory cannot be executed: its file system is mounted noexec",
+    remedy: "choose a --data-dir on a file system without the mount option noexec",
+  },
+  {
     pattern: /^spawn (EPERM|EINVAL)/i,
     reason: "root may not change to the users of the actions here",
     remedy: "give the container the capabilities SETUID, SETGID and CHOWN, or run ledge as an ordinary user",

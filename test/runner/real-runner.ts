@@ -37,7 +37,7 @@ export const RUNNER_USERS: readonly RunnerUser[] =
   process.getuid?.() === 0 ? ["server's user", "ordinary user"] : ["server's user"];
 
 export async function makeRealRunner(
-  options: { readonly user?: RunnerUser; readonly sandbox?: "bwrap" | "none" } = {},
+  options: { readonly user?: RunnerUser; readonly sandbox?: "bwrap" | "none"; readonly nativeCalls?: boolean } = {},
 ): Promise<RealRunnerFixture> {
   const base = mkdtempSync(join(tmpdir(), "ledge-runner-"));
   chmodSync(base, 0o755);
@@ -45,7 +45,7 @@ export async function makeRealRunner(
   const sandbox = options.sandbox ?? "bwrap";
   const ordinary = options.user === "ordinary user";
   const hosted = ordinary ? await startHostedRunner(base, buildRootPath, sandbox) : undefined;
-  const runner = hosted?.runner ?? (await startOwnRunner(buildRootPath, sandbox));
+  const runner = hosted?.runner ?? (await startOwnRunner(buildRootPath, sandbox, options.nativeCalls ?? true));
   let count = 0;
   return {
     runner,
@@ -102,9 +102,9 @@ function defaultSpec(id: string, directory: string): Omit<RunSpec, "arguments"> 
   };
 }
 
-async function startOwnRunner(buildRootPath: string, sandbox: "bwrap" | "none"): Promise<Runner> {
+async function startOwnRunner(buildRootPath: string, sandbox: "bwrap" | "none", nativeCalls: boolean): Promise<Runner> {
   const logger = createLogger({ level: "error", format: "text" });
-  const started = await startRunner({ sandbox, buildRootPath, slots: 4, logger });
+  const started = await startRunner({ sandbox, buildRootPath, slots: 4, nativeCalls, logger });
   if (!started.available) throw new Error(`No sandbox for tests: ${started.reason}; ${started.remedy}`);
   return started.runner;
 }
