@@ -9,6 +9,8 @@ export interface Flag<T> {
   /** What stands for the value in --help; undefined for a switch, which takes no value (`true` in the environment). */
   readonly placeholder: string | undefined;
   readonly repeatable: boolean;
+  /** Between values in the environment, where it is not a comma. */
+  readonly listSeparator?: string;
   /** One or two lines of --help, without the default. */
   readonly help: string;
   /** The default for people, or undefined when there is none. */
@@ -76,7 +78,7 @@ function readEnvironment(flag: Flag<unknown>, environment: Readonly<Record<strin
   const text = environment[source];
   // An empty variable is how many tools spell "not set".
   if (text === undefined || text === "") return [];
-  const texts = flag.repeatable ? text.split(",").map((part) => part.trim()) : [text];
+  const texts = flag.repeatable ? text.split(flag.listSeparator ?? ",").map((part) => part.trim()) : [text];
   return texts.map((part) => ({ text: part, source }));
 }
 

@@ -19,7 +19,7 @@ Usage: ledge [serve] [FLAGS]     run the server
 
 ${rows.join("\n")}
 
-Every flag can be set in the environment: --max-size as ${environmentName(SERVE_FLAGS.maxSize)}; lists are separated by commas.
+Every flag can be set in the environment: --max-size as ${environmentName(SERVE_FLAGS.maxSize)}; lists take commas (--mount: ";").
 `;
 }
 

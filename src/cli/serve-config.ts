@@ -132,14 +132,27 @@ function nearestExisting(path: string): string {
 
 function readPlatform(values: Values): PlatformConfig {
   const properties = new Map<string, string[]>();
-  for (const { name, value } of values.properties) properties.set(name, [...(properties.get(name) ?? []), value]);
+  // A mount that asks for a property makes it one that actions may name.
+  const conditions = values.mounts.flatMap(({ condition }) => condition ?? []);
+  for (const { name, value } of [...values.properties, ...conditions]) {
+    properties.set(name, [...(properties.get(name) ?? []), value]);
+  }
+  const images = new Map(values.images.map(({ name, path }) => [name, path]));
+  const rootModes = new Map(values.rootModes.map(({ instance, mode }) => [instance, mode]));
+  for (const mode of rootModes.values()) {
+    if (typeof mode === "object" && !images.has(mode.image)) {
+      throw new UsageError(
+        `--root-mode names the image "${mode.image}", and --image names ${[...images.keys()].join(", ") || "none"}`,
+      );
+    }
+  }
   return {
     allowNetwork: values.allow.includes("network"),
     properties,
     ignoredProperties: new Set(values.ignoredProperties),
-    images: new Map(values.images.map(({ name, path }) => [name, path])),
+    images,
     mounts: values.mounts,
-    rootInstances: new Set(values.rootInstances),
+    rootModes,
   };
 }
 

@@ -9,6 +9,7 @@ import { parseDurationMs, parseSizeBytes } from "../base/units.ts";
 import type { ListenAddress } from "../grpc/server.ts";
 import { LOG_LEVELS } from "../telemetry/log.ts";
 import type { Flag } from "./flag.ts";
+import { parseMountFlag, parseRootMode } from "./root-flags.ts";
 
 /** `20GiB`, or a share of the file system the data directory is on. */
 export type SizeLimit = { readonly bytes: number } | { readonly percent: number };
@@ -110,19 +111,21 @@ export const SERVE_FLAGS = {
   }),
   mounts: flag({
     name: "mount",
-    placeholder: "DIR[:INSIDE]",
+    placeholder: "ro:SRC[:DST]",
     repeatable: true,
-    help: "A folder of this machine that every action sees read-only, such as /nix/store",
-    accepts: "an absolute path, or two with a colon between",
-    parse: parseMount,
+    listSeparator: ";",
+    help: "A folder of this machine that actions see (rw: may write to); may end in ,if=PROPERTY=VALUE ,optional",
+    accepts: "ro:SRC[:DST] or rw:SRC[:DST] with absolute paths, then ,if=NAME=VALUE and ,optional",
+    parse: parseMountFlag,
   }),
-  rootInstances: flag({
-    name: "input-root-as-root",
-    placeholder: "INSTANCE",
+  rootModes: flag({
+    name: "root-mode",
+    placeholder: "INSTANCE=MODE",
     repeatable: true,
-    help: "Instance name whose actions bring a whole root file system as input root (BuildStream)",
-    accepts: "an instance name",
-    parse: (text) => text,
+    help: "What actions of an instance have as /: host, input-root (BuildStream) or image:NAME (of --image)",
+    defaultText: "host",
+    accepts: "INSTANCE=host, INSTANCE=input-root or INSTANCE=image:NAME",
+    parse: parseRootMode,
   }),
   maxQueueDepth: flag({
     name: "max-queue-depth",
@@ -233,6 +236,7 @@ interface FlagRow<T> {
   readonly name: string;
   readonly placeholder: string | undefined;
   readonly repeatable?: boolean;
+  readonly listSeparator?: string;
   readonly help: string;
   readonly defaultText?: string;
   readonly accepts: string;
@@ -285,12 +289,6 @@ function parsePair(text: string): { readonly name: string; readonly value: strin
 function parseNamedPath(text: string): { readonly name: string; readonly path: string } | undefined {
   const pair = parsePair(text);
   return pair === undefined ? undefined : { name: pair.name, path: resolve(pair.value) };
-}
-
-function parseMount(text: string): { readonly source: string; readonly destination: string } | undefined {
-  const [source = "", destination = source, ...rest] = text.split(":");
-  const isFine = [source, destination].every((path) => path.startsWith("/") && !path.split("/").includes(".."));
-  return isFine && rest.length === 0 ? { source, destination } : undefined;
 }
 
 function parsePath(text: string): string | undefined {

@@ -3,6 +3,7 @@
 // Whether this server executes is decided here, by trying a real sandbox: `auto` goes on as a cache when none works,
 // `require` refuses to start, `none` runs actions without isolation and says so loudly.
 
+import assert from "node:assert";
 import { availableParallelism, hostname, totalmem } from "node:os";
 import { join } from "node:path";
 import type { ActionCache } from "../action-cache/action-cache.ts";
@@ -10,6 +11,7 @@ import type { Clock } from "../base/clock.ts";
 import type { BlobStore } from "../cas/blob-store.ts";
 import { digestOf } from "../compute/hash.ts";
 import { startRunner, type StartedRunner } from "../runner/runner-client.ts";
+import type { RunSpec } from "../runner/runner.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { ActionExecutor } from "../worker/action-executor.ts";
@@ -137,11 +139,8 @@ async function openExecutor(
     inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache, treeCache, sharesFiles },
     digestOf,
     platform: platformOffer(workerName, config.platform),
-    rootModeOf: (instanceName) => (config.platform.rootInstances.has(instanceName) ? "input-root" : "host"),
-    mounts: config.platform.mounts.map((mount) => ({
-      mount: { ...mount, writable: false, optional: false },
-      condition: undefined,
-    })),
+    rootModeOf: (instanceName) => rootMode(config.platform, instanceName),
+    mounts: config.platform.mounts.map(({ condition, ...mount }) => ({ mount, condition })),
     defaultTimeoutMs: config.defaultActionTimeoutMs,
     maxTimeoutMs: config.maxActionTimeoutMs,
     limits: { maxLogBytes: config.maxLogBytes, maxPids: MAX_PIDS },
@@ -151,6 +150,15 @@ async function openExecutor(
     logger,
     metrics,
   });
+}
+
+/** The runner knows images by the path of their root directory. */
+function rootMode({ rootModes, images }: PlatformConfig, instanceName: string): RunSpec["rootMode"] {
+  const mode = rootModes.get(instanceName) ?? "host";
+  if (typeof mode === "string") return mode;
+  const image = images.get(mode.image);
+  assert(image !== undefined, "cli checked that every image of --root-mode is configured");
+  return { image };
 }
 
 function platformOffer(workerName: string, platform: PlatformConfig): PlatformOffer {

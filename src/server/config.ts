@@ -37,8 +37,21 @@ export interface PlatformConfig {
   readonly ignoredProperties: ReadonlySet<string>;
   /** Root directories of unpacked images, by the name actions ask for. */
   readonly images: ReadonlyMap<string, string>;
-  /** Seen read-only by every action. */
-  readonly mounts: readonly { readonly source: string; readonly destination: string }[];
-  /** Instance names whose actions have their input root as `/`. */
-  readonly rootInstances: ReadonlySet<string>;
+  /** Folders of this machine that actions see. */
+  readonly mounts: readonly ConfiguredMount[];
+  /** What actions of an instance name see as `/`; the host's tools where it is not named. */
+  readonly rootModes: ReadonlyMap<string, RootMode>;
 }
+
+export interface ConfiguredMount {
+  readonly source: string;
+  readonly destination: string;
+  readonly writable: boolean;
+  /** An absent source is passed over instead of failing the action. */
+  readonly optional: boolean;
+  /** Only actions with this platform property see it. */
+  readonly condition: { readonly name: string; readonly value: string } | undefined;
+}
+
+/** `image` is a name of `images`. */
+export type RootMode = "host" | "input-root" | { readonly image: string };

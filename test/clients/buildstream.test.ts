@@ -15,7 +15,7 @@ const instance = "whole-root";
 
 test("BuildStream builds an element in ledge, and finds it there with an empty cache of its own", patient, async () => {
   await using folder = await TemporaryFolder.create("buildstream");
-  await using server = await LedgeServer.start({ flags: ["--input-root-as-root", instance] });
+  await using server = await LedgeServer.start({ flags: ["--root-mode", `${instance}=input-root`] });
   await writeProject(folder.path);
   await writeConfiguration(folder.path, server.address);
 
