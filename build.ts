@@ -9,7 +9,7 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { chmodSync, copyFileSync, existsSync, globSync, mkdirSync, readFileSync } from "node:fs";
 import { renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { createRequire, isBuiltin } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { build, type BuildOptions, type Plugin } from "esbuild";
 import { assertNodeVersion } from "./src/base/node-version.ts";
@@ -93,8 +93,9 @@ function hashOf(assets: ReadonlyMap<string, string>): string {
 }
 
 async function bundle(options: BuildOptions): Promise<void> {
-  await build({
+  const { metafile } = await build({
     bundle: true,
+    metafile: true,
     platform: "node",
     target: "node26",
     // Names stay, so that stack traces can be read; minifying would save 0.5 % of the executable.
@@ -109,6 +110,10 @@ async function bundle(options: BuildOptions): Promise<void> {
     define: { LEDGE_BUILD_INFO: JSON.stringify(readBuildInfo()) },
     plugins: [embedPackages],
   });
+  const left = Object.values(metafile.outputs).flatMap(({ imports }) => imports);
+  // There is nothing beside the executable, and with compiled code in it import() does not even find Node's own modules.
+  const wrong = left.filter(({ kind, path }) => kind === "dynamic-import" || !isBuiltin(path));
+  if (wrong.length > 0) throw new Error(`the bundle still imports ${wrong.map(({ path }) => path).join(", ")}`);
 }
 
 /** Replaces the places where sources and packages look for files beside themselves by the extracted assets. */
