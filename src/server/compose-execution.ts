@@ -21,7 +21,8 @@ import type { Executor } from "../worker/executor.ts";
 import { FileCache } from "../worker/file-cache.ts";
 import { FileThreads } from "../worker/file-threads.ts";
 import { TreeCache } from "../worker/tree-cache.ts";
-import { canonicalIsa, type PlatformOffer } from "../worker/platform-properties.ts";
+import { machineIsa } from "../worker/machine-isa.ts";
+import type { PlatformOffer } from "../worker/platform-properties.ts";
 import type { PlatformConfig, ServerConfig } from "./config.ts";
 
 /** Whether actions run here, and if not, why; the words go to the operator and to clients that call Execute. */
@@ -124,7 +125,9 @@ async function openExecutor(
     maxBytes: Math.floor(config.maxSizeBytes * FILE_CACHE_SHARE),
     maxFiles: FILE_CACHE_MAX_FILES,
   });
-  const treeCache = new TreeCache({ directory: buildDirectories.treeCachePath, maxEntries: TREE_CACHE_MAX_ENTRIES });
+  const trees = { directory: buildDirectories.treeCachePath, maxEntries: TREE_CACHE_MAX_ENTRIES };
+  // Nothing is mounted for actions that run without a sandbox.
+  const treeCache = config.sandbox === "none" ? undefined : new TreeCache(trees);
   // An action of our own user could write what it is linked to.
   const sharesFiles = ownerOf(0) !== undefined;
   const workerName = hostname();
@@ -164,7 +167,7 @@ function rootMode({ rootModes, images }: PlatformConfig, instanceName: string): 
 function platformOffer(workerName: string, platform: PlatformConfig): PlatformOffer {
   return {
     osFamily: "linux",
-    isa: [canonicalIsa(process.arch === "x64" ? "x86_64" : process.arch === "arm64" ? "aarch64" : process.arch)],
+    isa: machineIsa(),
     cores: availableParallelism(),
     memoryBytes: totalmem(),
     workerName,

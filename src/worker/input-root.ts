@@ -18,7 +18,8 @@ import type { TreeCache } from "./tree-cache.ts";
 
 export interface InputRootSource extends MaterializeSource {
   readonly directoryCache: DirectoryCache;
-  readonly treeCache: TreeCache;
+  /** undefined: nothing can be mounted. */
+  readonly treeCache: TreeCache | undefined;
   /** Actions have users of their own, so they may be given links to the server's files. */
   readonly sharesFiles: boolean;
 }

@@ -3,6 +3,7 @@
 import { expect, test } from "vitest";
 import { Code } from "../../src/base/status.ts";
 import { Counter } from "../../src/telemetry/metrics.ts";
+import { isaOf, machineIsa } from "../../src/worker/machine-isa.ts";
 import { interpretPlatform, type PlatformOffer } from "../../src/worker/platform-properties.ts";
 import { PLATFORM_TABLE } from "../../src/worker/platform-table.ts";
 import { TEST_OFFER } from "./executor-fixture.ts";
@@ -170,6 +171,14 @@ test("interpretPlatform() counts what it ignores", () => {
     ["made-up", 1],
     ["dockerRuntime", 1],
   ]);
+});
+
+test("isaOf() names the architecture and the extensions that the CPU has", () => {
+  const x86 = "processor: 0\nflags\t\t: fpu sse4_1 sse4_2 avx avx2 sha_ni\n";
+  expect(isaOf("x64", x86)).toEqual(["x86-64", "x86-sse4.1", "x86-sse4.2", "x86-avx", "x86-avx2"]);
+  expect(isaOf("arm64", "Features\t: fp asimd\n")).toEqual(["arm-a64", "armv8", "arm-neon"]);
+  expect(isaOf("riscv64", "")).toEqual(["rv64g"]);
+  expect(machineIsa().length).toBeGreaterThan(0);
 });
 
 test("an ignored or declared name overrides the table", () => {
