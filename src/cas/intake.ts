@@ -16,6 +16,32 @@ export interface IntakeOptions {
   readonly newTemporaryPath: () => string;
   /** Waits for room for so many more bytes; throws RESOURCE_EXHAUSTED. */
   readonly reserve: (bytes: number) => Promise<void>;
+  /** What all uploads together may keep in memory; when it is used up, few bytes go to a file as well. */
+  readonly memory: IntakeMemory;
+}
+
+/** Bytes that open uploads keep in memory, all together. */
+export class IntakeMemory {
+  readonly #maxBytes: number;
+  #bytes = 0;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  take(bytes: number): boolean {
+    if (this.#bytes + bytes > this.#maxBytes) return false;
+    this.#bytes += bytes;
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.#bytes -= bytes;
+  }
 }
 
 /** Everything that was received: in memory, or in a temporary file that is now the caller's. */
@@ -49,9 +75,14 @@ export class Intake {
     await this.#options.reserve(chunk.length);
     const total = this.#sizeBytes + chunk.length;
     const expected = Math.max(total, this.#options.expectedBytes ?? 0);
-    if (this.#stream === undefined && expected < INLINE_LIMIT_BYTES) this.#keep(chunk, total);
-    else await this.#pass(chunk);
+    const isKept = this.#stream === undefined && expected < INLINE_LIMIT_BYTES && this.#keep(chunk, total);
+    if (!isKept) await this.#pass(chunk);
     this.#sizeBytes = total;
+  }
+
+  /** Sends what waits for a slab to fill to the file. */
+  flush(): void {
+    this.#stream?.flush();
   }
 
   async finish(): Promise<Received> {
@@ -65,19 +96,29 @@ export class Intake {
 
   /** Drops what was received; the caller removes the file at `path`. */
   async abort(): Promise<void> {
-    this.#buffer = undefined;
+    this.#dropBuffer();
     await this.#stream?.abort();
   }
 
-  #keep(chunk: Uint8Array, total: number): void {
+  /** False when there is no memory left for it. */
+  #keep(chunk: Uint8Array, total: number): boolean {
     // Exactly what is expected, or doubling when that is unknown.
     const capacity = this.#options.expectedBytes ?? Math.min(INLINE_LIMIT_BYTES, Math.max(total, this.#sizeBytes * 2));
     if (this.#buffer === undefined || this.#buffer.length < total) {
-      const larger = new Uint8Array(Math.max(total, capacity));
-      if (this.#buffer !== undefined) larger.set(this.#buffer);
-      this.#buffer = larger;
+      const larger = Math.max(total, capacity);
+      if (!this.#options.memory.take(larger)) return false;
+      const kept = this.#buffer;
+      this.#dropBuffer();
+      this.#buffer = new Uint8Array(larger);
+      if (kept !== undefined) this.#buffer.set(kept);
     }
     this.#buffer.set(chunk, this.#sizeBytes);
+    return true;
+  }
+
+  #dropBuffer(): void {
+    if (this.#buffer !== undefined) this.#options.memory.give(this.#buffer.length);
+    this.#buffer = undefined;
   }
 
   async #pass(chunk: Uint8Array): Promise<void> {
@@ -85,7 +126,7 @@ export class Intake {
       this.#path = this.#options.newTemporaryPath();
       this.#stream = this.#options.ingest.openStream(this.#options.fn, this.#path);
       const kept = this.#buffer?.subarray(0, this.#sizeBytes);
-      this.#buffer = undefined;
+      this.#dropBuffer();
       if (kept !== undefined && kept.length > 0) await this.#stream.write(kept);
     }
     await this.#stream.write(chunk);

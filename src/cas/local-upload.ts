@@ -55,6 +55,11 @@ export class LocalUpload implements BlobUpload {
     this.lastActivityMs = this.#options.nowMs();
   }
 
+  /** Gives back what memory a silent upload holds. */
+  flush(): void {
+    if (this.#state === "open") this.#options.intake.flush();
+  }
+
   async finish(): Promise<void> {
     this.#assertOpen();
     this.#state = "finishing";

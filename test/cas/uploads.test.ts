@@ -1,7 +1,7 @@
 // Streamed uploads: verification, resuming, many at once, and what silent clients hold.
 
 import { randomBytes } from "node:crypto";
-import { readdirSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { ManualClock } from "../../src/base/clock.ts";
@@ -39,6 +39,26 @@ describe("uploads to the local store", () => {
     expect(same(await readAll(await blobs.openRead(digestOf(1, expected))), expected)).toBe(true);
   });
 
+  // A hundred thousand silent clients with 30 KB each would be 3 GB.
+  test("small uploads beyond the memory for them go through files and are stored like others", async () => {
+    await using fixture = await StorageFixture.open({ intakeMemoryBytes: 100_000 });
+    const { blobs } = fixture.storage;
+    const datas = Array.from({ length: 30 }, (_, index) => randomBytes(20_000 + index));
+    const uploads = await Promise.all(datas.map((data) => blobs.openUpload(digestOf(DigestFunction.SHA256, data))));
+    for (const [index, upload] of uploads.entries())
+      await upload.write(new Uint8Array((datas[index] as Buffer).subarray(0, 9000)));
+    for (const [index, upload] of uploads.entries()) {
+      await upload.write(new Uint8Array((datas[index] as Buffer).subarray(9000)));
+      await upload.finish();
+    }
+    for (const data of datas) {
+      const digest = digestOf(DigestFunction.SHA256, data);
+      expect(same(await blobs.get(digest), data)).toBe(true);
+      expect(blobs.filePath(digest)).toBeUndefined();
+    }
+    expect(readdirSync(join(fixture.dataDir, "tmp"))).toEqual([]);
+  });
+
   test("an upload that nobody goes on with ends after a while, and its file with it", async () => {
     const clock = new ManualClock(Date.UTC(2026, 0, 1));
     await using fixture = await StorageFixture.open({ clock });
@@ -51,6 +71,24 @@ describe("uploads to the local store", () => {
     expect(fixture.storage.stats().openUploads).toBe(0);
     await expectCode(upload.write(new Uint8Array(1)), Code.ABORTED);
     await expect.poll(() => readdirSync(join(fixture.dataDir, "tmp"))).toEqual([]);
+  });
+
+  // Half a megabyte of memory each, for as long as a client is silent.
+  test("a silent upload's half-filled slab goes to its file, and the upload goes on", async () => {
+    const clock = new ManualClock();
+    await using fixture = await StorageFixture.open({ clock });
+    const { blobs } = fixture.storage;
+    const data = randomBytes(2_000_000);
+    const upload = await blobs.openUpload(digestOf(DigestFunction.SHA256, data));
+    await upload.write(new Uint8Array(data.subarray(0, 1000)));
+    const sizes = () =>
+      readdirSync(join(fixture.dataDir, "tmp")).map((name) => statSync(join(fixture.dataDir, "tmp", name)).size);
+    expect(sizes()).toEqual([]);
+    clock.advance(5000);
+    await expect.poll(sizes).toEqual([1000]);
+    await upload.write(new Uint8Array(data.subarray(1000)));
+    await upload.finish();
+    expect(same(await readAll(await blobs.openRead(digestOf(1, data))), data)).toBe(true);
   });
 
   test("refused and aborted uploads leave no file and take no room", async () => {
