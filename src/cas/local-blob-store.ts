@@ -23,7 +23,7 @@ import { IndexFlag } from "./blob-index.ts";
 import type { EntryName } from "./entry-table.ts";
 import { FileReader } from "./file-reader.ts";
 import { INLINE_LIMIT_BYTES } from "./inline-limit.ts";
-import { Intake, type Received } from "./intake.ts";
+import { Intake, IntakeMemory, type Received } from "./intake.ts";
 import { LocalUpload } from "./local-upload.ts";
 import { MemoryReader } from "./memory-reader.ts";
 import { MissingSet } from "./missing-set.ts";
@@ -37,6 +37,7 @@ export class LocalBlobStore implements BlobStore {
   readonly #core: StoreCore;
   readonly #uploads: UploadTable;
   readonly #missing = new MissingSet();
+  readonly #intakeMemory: IntakeMemory;
   readonly #words = new Uint32Array(WORDS_PER_HASH);
   /** For look-ups that end before anything else runs. */
   readonly #scratchName: { kind: number; words: Uint32Array; offset: number } = {
@@ -45,8 +46,9 @@ export class LocalBlobStore implements BlobStore {
     offset: 0,
   };
 
-  constructor(core: StoreCore) {
+  constructor(core: StoreCore, options: { readonly intakeMemoryBytes?: number } = {}) {
     this.#core = core;
+    this.#intakeMemory = new IntakeMemory(options.intakeMemoryBytes ?? INTAKE_MEMORY_BYTES);
     this.#uploads = new UploadTable(core.clock);
   }
 
@@ -144,6 +146,7 @@ export class LocalBlobStore implements BlobStore {
       expectedBytes,
       ingest: core.ingest,
       newTemporaryPath: () => core.files.newTemporaryPath(),
+      memory: this.#intakeMemory,
       reserve: async (bytes) => {
         await core.reserveForUpload(bytes);
         reservedBytes += bytes;
@@ -165,7 +168,8 @@ export class LocalBlobStore implements BlobStore {
   async storeReceived(digest: Digest, received: Received): Promise<void> {
     if (isEmptyDigest(digest)) return;
     if ("data" in received) return this.#storeInline(digest, received.data);
-    return this.#storeFile(digest, received.path, received.checksums);
+    if (received.sizeBytes >= INLINE_LIMIT_BYTES) return this.#storeFile(digest, received.path, received.checksums);
+    return this.#storeInline(digest, await this.#core.files.run(() => readFile(received.path)));
   }
 
   async ingestFile(path: string, fn: DigestFunction): Promise<Digest> {
@@ -368,6 +372,9 @@ export interface OpenIntake {
   readonly giveBackRoom: () => void;
   readonly release: () => Promise<void>;
 }
+
+/** 64 MiB of small uploads under way: 2,000 of the largest at once stay off the disk. */
+const INTAKE_MEMORY_BYTES = 64 * 1024 * 1024;
 
 const PUT_STEP_BYTES = 1024 * 1024;
 

@@ -39,6 +39,8 @@ export interface StorageOptions {
   readonly metrics: MetricsRegistry;
   /** Entries asked for within this time are not evicted; uploads are refused instead. */
   readonly protectRecentMs?: number;
+  /** What small uploads under way may keep in memory. */
+  readonly intakeMemoryBytes?: number;
   /** Ingest threads; the number of cores when left out. */
   readonly threads?: number;
 }
@@ -135,7 +137,8 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     logger,
     metrics,
   });
-  const blobs = new LocalBlobStore(core);
+  const { intakeMemoryBytes } = options;
+  const blobs = new LocalBlobStore(core, intakeMemoryBytes === undefined ? {} : { intakeMemoryBytes });
   const values = new LocalValueStore(core);
   const opaque = new LocalOpaqueStore({ blobs, values, clock });
   const chunking = new Chunking({ blobs, values, chunkFile: (fn, path, params) => ingest.chunkFile(fn, path, params) });

@@ -42,6 +42,11 @@ export class IngestPool {
     return new IngestStream({ fn, path, uploadId: this.#nextUploadId++, thread, slabs: this.#slabs });
   }
 
+  /** Slabs that wait to be filled; bounded however many streams are open. */
+  get heldSlabs(): number {
+    return this.#slabs.heldSlabs;
+  }
+
   /** The hash of borrowed bytes: in place when they are few, else on a thread (which costs one copy). */
   async hash(fn: DigestFunction, data: Uint8Array): Promise<string> {
     if (data.length <= HASH_IN_PLACE_BYTES) return hashHex(fn, data);

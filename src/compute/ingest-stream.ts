@@ -52,7 +52,7 @@ export class IngestStream {
       return this.#credit();
     }
     for (let offset = 0; offset < chunk.length;) {
-      this.#slab ??= this.#options.slabs.take();
+      this.#slab ??= this.#options.slabs.take(this);
       const take = Math.min(chunk.length - offset, this.#slab.byteLength - this.#filled);
       new Uint8Array(this.#slab, this.#filled, take).set(chunk.subarray(offset, offset + take));
       this.#filled += take;
@@ -85,6 +85,7 @@ export class IngestStream {
   async abort(): Promise<void> {
     if (this.#ended) return;
     this.#end();
+    this.#options.slabs.letGo(this);
     if (this.#slab !== undefined) this.#options.slabs.give(this.#slab);
     this.#slab = undefined;
     const { thread, uploadId } = this.#options;
@@ -101,6 +102,7 @@ export class IngestStream {
     const slab = this.#slab;
     if (slab === undefined) return;
     const length = this.#filled;
+    this.#options.slabs.letGo(this);
     this.#slab = undefined;
     this.#filled = 0;
     this.#send(slab, 0, length);

@@ -9,14 +9,47 @@ export const SLAB_BYTES = 512 * 1024;
 /** Kept for reuse: enough for 16 busy uploads with two slabs each. More are allocated and dropped. */
 const MAX_FREE_SLABS = 32;
 
+/**
+ * Slabs being filled, 64 MiB in all. Beyond it the upload that began to fill its slab first sends it away as it is, so
+ * that a hundred thousand silent uploads hold a few slabs and not one each.
+ */
+export const MAX_HELD_SLABS = 128;
+
+/** Somebody with a slab that is not full yet. */
+export interface SlabHolder {
+  /** Sends the slab to its thread now; calls `letGo`. */
+  flush(): void;
+}
+
 export class SlabPool {
   #free: ArrayBuffer[] = [];
+  /** In the order in which they took their slab. */
+  readonly #holders = new Set<SlabHolder>();
 
-  take(): ArrayBuffer {
+  get heldSlabs(): number {
+    return this.#holders.size;
+  }
+
+  take(holder: SlabHolder): ArrayBuffer {
+    if (this.#holders.size >= MAX_HELD_SLABS)
+      for (const oldest of this.#holders) return this.#takeAfter(oldest, holder);
+    this.#holders.add(holder);
     return this.#free.pop() ?? new ArrayBuffer(SLAB_BYTES);
   }
 
+  /** The holder's slab is full, on its way, or dropped. */
+  letGo(holder: SlabHolder): void {
+    this.#holders.delete(holder);
+  }
+
+  /** A slab came back. */
   give(slab: ArrayBuffer): void {
     if (slab.byteLength === SLAB_BYTES && this.#free.length < MAX_FREE_SLABS) this.#free.push(slab);
+  }
+
+  #takeAfter(oldest: SlabHolder, holder: SlabHolder): ArrayBuffer {
+    oldest.flush();
+    this.#holders.delete(oldest);
+    return this.take(holder);
   }
 }

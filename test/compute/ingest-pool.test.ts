@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Code, StatusError } from "../../src/base/status.ts";
 import { IngestPool } from "../../src/compute/ingest-pool.ts";
 import { hashHex } from "../../src/compute/hash.ts";
+import { MAX_HELD_SLABS } from "../../src/compute/slab-pool.ts";
 import { DigestFunction } from "../../src/digest/digest.ts";
 
 describe("IngestPool", () => {
@@ -61,6 +62,18 @@ describe("IngestPool", () => {
       }),
     );
     expect(results.map((result) => result.hash)).toEqual(datas.map((data) => hashHex(DigestFunction.BLAKE3, data)));
+  });
+
+  test("many half-filled streams hold a bounded number of slabs", async () => {
+    const data = randomBytes(60_000);
+    const streams = Array.from({ length: 300 }, (_, index) =>
+      pool.openStream(DigestFunction.SHA256, join(directory, `half-${index}`)),
+    );
+    for (let round = 0; round < 3; round++) for (const stream of streams) await stream.write(new Uint8Array(data));
+    expect(pool.heldSlabs).toBeLessThanOrEqual(MAX_HELD_SLABS);
+    const expected = createHash("sha256").update(data).update(data).update(data).digest("hex");
+    for (const stream of streams) expect((await stream.finish()).hash).toBe(expected);
+    expect(pool.heldSlabs).toBe(0);
   });
 
   test("a failed write ends the stream with its reason", async () => {
