@@ -129,6 +129,11 @@ async function receiveInto(
   const receiver = new Receiver(name, lease, sequence.firstOffset);
   let keep = true;
   try {
+    // Stored since the call began: by another writer, or by the call that held this upload until now.
+    if (await deps.blobs.has(name.digest)) {
+      keep = false;
+      return duplicateSize(name);
+    }
     assertFirstOffset(sequence, lease);
     let { message, bytes } = stream.first;
     for (;;) {

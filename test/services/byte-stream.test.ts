@@ -293,6 +293,17 @@ describe("resuming a write", () => {
     expect((await statusOf(first.done)).code).toBe(Code.ABORTED);
   });
 
+  test("a call that goes on while the first one finishes is a duplicate", async () => {
+    const first = client.open(Write); // everything is sent, but for the half-close
+    for (const message of inPieces(resourceName, data, 150_000)) first.call.send(WriteRequest.encode(message));
+    await turns();
+    const { committedSize } = await committed();
+    expect(committedSize).toBe(300_000);
+    expect(await write({ resourceName, writeOffset: committedSize, finishWrite: true })).toBe(300_000);
+    await first.done;
+    expect(await untilWritten(first.call)).toBe(300_000);
+  });
+
   test("an offset that was never reported is refused, and the upload stays", async () => {
     await write({ resourceName, data: data.subarray(0, 100_000) });
     for (const writeOffset of [99_999, 100_001]) {
