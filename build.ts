@@ -110,7 +110,7 @@ async function bundle(options: BuildOptions): Promise<void> {
     define: { LEDGE_BUILD_INFO: JSON.stringify(readBuildInfo()) },
     plugins: [embedPackages],
   });
-  const left = Object.values(metafile.outputs).flatMap(({ imports }) => imports);
+  const left = Object.values(metafile?.outputs ?? {}).flatMap(({ imports }) => imports);
   // There is nothing beside the executable, and with compiled code in it import() does not even find Node's own modules.
   const wrong = left.filter(({ kind, path }) => kind === "dynamic-import" || !isBuiltin(path));
   if (wrong.length > 0) throw new Error(`the bundle still imports ${wrong.map(({ path }) => path).join(", ")}`);
