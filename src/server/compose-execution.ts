@@ -116,8 +116,8 @@ async function openExecutor(
     path: buildRootPath(config),
     slots: config.slots,
     ownerOf,
-    threads,
   });
+  cleanup.defer(() => buildDirectories.close());
   const fileCache = new FileCache({
     directory: buildDirectories.fileCachePath,
     store,

@@ -8,7 +8,7 @@
 // killed server left is removed at start. {exec} lies on the file system of the CAS, so that files can be linked.
 
 import { existsSync, mkdirSync, chownSync, renameSync } from "node:fs";
-import type { FileThreads } from "./file-threads.ts";
+import { FileThreads } from "./file-threads.ts";
 import { removeTrees, type Owner } from "./file-operations.ts";
 
 export interface BuildDirectory {
@@ -28,14 +28,14 @@ const SWEPT_NAME = "swept";
 
 export class BuildDirectories {
   readonly #path: string;
-  readonly #threads: FileThreads;
+  /** Its own: removing 50,000 files takes longer than an action may wait for a thread. */
+  readonly #threads = new FileThreads(1);
   readonly #slots: number;
   #nextDirectory = 1;
   #removals = new Set<Promise<void>>();
 
-  private constructor(path: string, threads: FileThreads, slots: number) {
+  private constructor(path: string, slots: number) {
     this.#path = path;
-    this.#threads = threads;
     this.#slots = slots;
   }
 
@@ -44,14 +44,13 @@ export class BuildDirectories {
     readonly path: string;
     readonly slots: number;
     readonly ownerOf: (slot: number) => Owner | undefined;
-    readonly threads: FileThreads;
   }): Promise<BuildDirectories> {
-    const { path, slots, ownerOf, threads } = options;
+    const { path, slots, ownerOf } = options;
     mkdirSync(path, { recursive: true, mode: 0o755 });
     sweep(path);
     for (const name of OWN_NAMES) mkdirSync(`${path}/${name}`, { recursive: true, mode: 0o755 });
     for (let slot = 0; slot < slots; slot++) makeSlotDirectory(`${path}/slots/${slot}`, ownerOf(slot));
-    const directories = new BuildDirectories(path, threads, slots);
+    const directories = new BuildDirectories(path, slots);
     directories.#remove(`${path}/trash/old`);
     return directories;
   }
@@ -82,6 +81,12 @@ export class BuildDirectories {
   /** Resolves when the trash is empty. */
   async settle(): Promise<void> {
     await Promise.all(this.#removals);
+  }
+
+  /** Empties the trash; no action may run any more. */
+  async close(): Promise<void> {
+    await this.settle();
+    await this.#threads.close();
   }
 
   #remove(path: string): void {

@@ -3,7 +3,6 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { BuildDirectories } from "../../src/worker/build-directories.ts";
-import { FileThreads } from "../../src/worker/file-threads.ts";
 import { TemporaryFolder } from "../support/temporary-folder.ts";
 
 test("open() removes what a killed server left, and nothing that is not its own", async () => {
@@ -14,8 +13,7 @@ test("open() removes what a killed server left, and nothing that is not its own"
   }
   writeFileSync(`${path}/slots/0/7/root/deep/file`, "left");
   chmodSync(`${path}/slots/0/7/root/deep`, 0o000);
-  const threads = new FileThreads(1);
-  const directories = await BuildDirectories.open({ path, slots: 2, ownerOf: () => undefined, threads });
+  const directories = await BuildDirectories.open({ path, slots: 2, ownerOf: () => undefined });
   expect(readdirSync(path).toSorted()).toEqual(["files", "runner", "slots", "trash", "trees"]);
   expect(readdirSync(`${path}/slots`)).toEqual(["0", "1"]);
   expect([...readdirSync(`${path}/slots/0`), ...readdirSync(`${path}/files`), ...readdirSync(`${path}/trees`)]).toEqual(
@@ -23,13 +21,12 @@ test("open() removes what a killed server left, and nothing that is not its own"
   );
   await directories.settle();
   expect(readdirSync(`${path}/trash`)).toEqual([]);
-  await threads.close();
+  await directories.close();
 });
 
 test("discard() takes the directory out of its slot at once, whatever is in it", async () => {
   await using folder = await TemporaryFolder.create("build");
-  const threads = new FileThreads(1);
-  const directories = await BuildDirectories.open({ path: folder.path, slots: 1, ownerOf: () => undefined, threads });
+  const directories = await BuildDirectories.open({ path: folder.path, slots: 1, ownerOf: () => undefined });
   const first = directories.next(0);
   const second = directories.next(0);
   expect(first.path).not.toBe(second.path);
@@ -41,5 +38,5 @@ test("discard() takes the directory out of its slot at once, whatever is in it",
   expect(existsSync(first.path)).toBe(false);
   await directories.settle();
   expect(readdirSync(`${folder.path}/trash`)).toEqual([]);
-  await threads.close();
+  await directories.close();
 });

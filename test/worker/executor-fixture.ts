@@ -111,7 +111,7 @@ export class ExecutorFixture implements AsyncDisposable {
     const runner = options.isReal === true ? await openTestRunner(execPath, slots) : new FakeRunner(options.programs);
     const threads = new FileThreads();
     const ownerOf = (slot: number) => runner.ownerOf(slot);
-    const buildDirectories = await BuildDirectories.open({ path: execPath, slots, ownerOf, threads });
+    const buildDirectories = await BuildDirectories.open({ path: execPath, slots, ownerOf });
     const store = storage?.blobs ?? new MemoryBlobStore();
     const close = async () => {
       await storage?.close();
@@ -151,7 +151,7 @@ export class ExecutorFixture implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.runner.close();
-    await this.buildDirectories.settle();
+    await this.buildDirectories.close();
     await this.threads.close();
     await this.#close();
   }
