@@ -7,8 +7,8 @@ import type { HeaderField } from "../http2/header-block.ts";
 import { HeaderBlock } from "../http2/header-block.ts";
 import { ignoringReceiver, type RequestReceiver, type RequestStream } from "../http2/request-stream.ts";
 import type { Logger } from "../telemetry/log.ts";
-import { isBinaryValue } from "./binary-metadata.ts";
 import type { CallHost } from "./call.ts";
+import { readCallHeaders } from "./call-headers.ts";
 import { DeadlineWheel } from "./deadline-wheel.ts";
 import { ACCEPT_ENCODING } from "./message-encoding.ts";
 import type { MethodEntry, MethodTable } from "./method-table.ts";
@@ -41,29 +41,29 @@ export class Dispatcher implements CallHost {
   /** Serves one request. */
   accept(stream: RequestStream): void {
     const { headers } = stream;
-    if (headers.count("host") > 1) {
+    const { contentType, timeout: timeoutText, hosts, authorizations, binaryValid } = readCallHeaders(headers);
+    if (hosts > 1) {
       return refuse(stream, {
         code: Code.INTERNAL,
         message: "Bad request: more than one host header",
         httpStatus: 400,
       });
     }
-    if (!isGrpcContentType(headers.get("content-type"))) return answerWithoutGrpc(stream);
+    if (!isGrpcContentType(contentType)) return answerWithoutGrpc(stream);
     if (headers.method !== "POST") {
       const message = `Bad request: method ${headers.method}, expected POST`;
       return refuse(stream, { code: Code.INTERNAL, message, httpStatus: 405, extra: [["allow", "POST"]] });
     }
-    const timeoutText = headers.get("grpc-timeout");
     const timeoutMs = timeoutText === undefined ? undefined : parseTimeoutMs(timeoutText);
     if (timeoutText !== undefined && timeoutMs === undefined) {
       const expected = "expected 1 to 8 digits and one of H, M, S, m, u, n";
       const message = `malformed grpc-timeout ${JSON.stringify(timeoutText.slice(0, 40))}: ${expected}`;
       return refuse(stream, { code: Code.INTERNAL, message });
     }
-    if (!headers.everyValue("-bin", isBinaryValue)) {
+    if (!binaryValid) {
       return refuse(stream, { code: Code.INTERNAL, message: "A -bin header is not base64" });
     }
-    if (headers.count("authorization") > 1) {
+    if (authorizations > 1) {
       return refuse(stream, { code: Code.UNAUTHENTICATED, message: "More than one authorization header" });
     }
     const entry = this.#methods.find(headers.path);

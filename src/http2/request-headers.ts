@@ -37,19 +37,16 @@ export class RequestHeaders {
     return found;
   }
 
-  /** Whether every field whose name ends with `suffix` has a value that `accepts` takes. */
-  everyValue(suffix: string, accepts: (value: string) => boolean): boolean {
-    const flat = this.#flat;
-    for (let index = 0; index < flat.length; index += 2) {
-      if (flat[index]?.endsWith(suffix) === true && !accepts(flat[index + 1] ?? "")) return false;
-    }
-    return true;
+  /** Fields in order of arrival, to be walked once by who needs many of them. */
+  get fieldCount(): number {
+    return this.#flat.length / 2;
   }
 
-  /** How many fields have this name. */
-  count(name: string): number {
-    let count = 0;
-    for (let index = 0; index < this.#flat.length; index += 2) if (this.#flat[index] === name) count++;
-    return count;
+  nameAt(index: number): string {
+    return this.#flat[2 * index] ?? "";
+  }
+
+  valueAt(index: number): string {
+    return this.#flat[2 * index + 1] ?? "";
   }
 }
