@@ -1,6 +1,6 @@
 // Reads a blob's file in pieces of 1 MiB and checks each against its checksum before any of it is handed out.
 //
-// An offset in the middle of a piece still reads and checks the whole piece. A piece that does not match, or is not
+// One piece is read ahead, so an open reader holds at most 2 MiB. An offset in the middle of a piece still reads and checks the whole piece. A piece that does not match, or is not
 // there, ends the read with DATA_LOSS and tells the store, for which the blob is absent from then on.
 
 import type { FileHandle } from "node:fs/promises";
@@ -28,7 +28,8 @@ export class FileReader implements BlobReader {
   readonly #options: FileReaderOptions;
   #position: number;
   #closed: Promise<void> | undefined;
-  #reading: Promise<unknown> = Promise.resolve();
+  #ahead: Promise<Uint8Array> | undefined;
+  #lastReading: Promise<unknown> = Promise.resolve();
 
   constructor(options: FileReaderOptions) {
     this.#options = options;
@@ -38,21 +39,32 @@ export class FileReader implements BlobReader {
 
   async next(): Promise<Uint8Array | undefined> {
     this.#options.signal?.throwIfAborted();
-    if (this.#closed !== undefined || this.#position >= this.#options.bounds.endBytes) return undefined;
-    const piece = Math.floor(this.#position / CHECKSUM_PIECE_BYTES);
-    const begin = piece * CHECKSUM_PIECE_BYTES;
-    const reading = this.#readPiece(piece, begin);
-    this.#reading = reading.catch(() => undefined);
+    const { endBytes } = this.#options.bounds;
+    if (this.#closed !== undefined || this.#position >= endBytes) return undefined;
+    const begin = this.#position - (this.#position % CHECKSUM_PIECE_BYTES);
+    const reading = this.#ahead ?? this.#startReading(begin);
+    this.#ahead = undefined;
     const data = await reading;
+    // The next piece is read while this one is sent.
+    if (begin + CHECKSUM_PIECE_BYTES < endBytes && this.#closed === undefined) {
+      this.#ahead = this.#startReading(begin + CHECKSUM_PIECE_BYTES);
+    }
     const from = this.#position - begin;
-    const to = Math.min(data.length, this.#options.bounds.endBytes - begin);
+    const to = Math.min(data.length, endBytes - begin);
     this.#position = begin + to;
     return data.subarray(from, to);
   }
 
   close(): Promise<void> {
-    this.#closed ??= this.#reading.then(() => this.#options.file.close()).finally(this.#options.onClose);
+    this.#closed ??= this.#lastReading.then(() => this.#options.file.close()).finally(this.#options.onClose);
     return this.#closed;
+  }
+
+  #startReading(begin: number): Promise<Uint8Array> {
+    const reading = this.#readPiece(begin / CHECKSUM_PIECE_BYTES, begin);
+    // Nobody may ask for it any more; whoever does gets the failure.
+    this.#lastReading = reading.catch(() => undefined);
+    return reading;
   }
 
   async #readPiece(piece: number, begin: number): Promise<Uint8Array> {
