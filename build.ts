@@ -71,10 +71,10 @@ async function collectAssets(scratch: string): Promise<Map<string, string>> {
   return assets.set("manifest.json", manifest);
 }
 
-/** Every string that src/ passes to `callee`. */
+/** Every string that the sources pass to `callee`. */
 function literalArguments(callee: string): string[] {
   const found = new Set<string>();
-  for (const path of globSync("src/**/*.ts", { cwd: root })) {
+  for (const path of globSync("{src,native-free-bench}/**/*.ts", { cwd: root })) {
     // base/ declares these functions; its comments show calls that are none.
     if (path.startsWith(join("src", "base"))) continue;
     const text = readFileSync(join(root, path), "utf8");
