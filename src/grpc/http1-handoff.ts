@@ -4,6 +4,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from "node:net";
 
 const HEADERS_TIMEOUT_MS = 10_000;
+/** Node looks every 30 s, which would triple the timeout. */
+const CHECK_INTERVAL_MS = 2_500;
 /** Bazel's pool reuses connections; Node's 5 s race with it. */
 const KEEP_ALIVE_TIMEOUT_MS = 120_000;
 const MAX_HEADER_BYTES = 32 * 1024;
@@ -17,6 +19,7 @@ export class Http1Handoff {
         // Uploads of big blobs over slow links take longer than Node's 300 s.
         requestTimeout: 0,
         headersTimeout: HEADERS_TIMEOUT_MS,
+        connectionsCheckingInterval: CHECK_INTERVAL_MS,
         keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
         maxHeaderSize: MAX_HEADER_BYTES,
         insecureHTTPParser: false,
