@@ -6,8 +6,8 @@ import { read, repositoryFiles, sourceFiles } from "./source-tree.ts";
 const MAX_LINES = 450;
 /** Names that say nothing: things live with the code that gives them meaning. */
 const MEANINGLESS = /^(utils?|helpers?|types?|constants?|common|misc|index)\.ts$/;
-/** Home directories, and the folder of the people and machines that write this. */
-const MACHINE_PATH = /(^|[\s"'`(=:])\/(home\/\w|root\/|work\/|Users\/\w)/;
+/** Home directories, and the folders of the people and machines that write this; "someone" is nobody. */
+const MACHINE_PATH = /(^|[\s"'`(=:])\/(work\/(main|shared)\b|root\/\.|home\/(?!someone\b)\w|Users\/\w)/;
 /** Programs that a person or a script starts by name. */
 const ENTRY_POINTS = ["src/main.ts", "build.ts", "test/run.ts", "examples/run.ts", "native-free-bench/main.ts"];
 
