@@ -180,6 +180,12 @@ export class IndexSegment {
     }
     let free = slot;
     while (!this.isFree(free)) if (++free === this.slots) free = 0;
+    if (free > slot) {
+      this.#words.copyWithin((slot + 1) * WORDS_PER_SLOT, slot * WORDS_PER_SLOT, free * WORDS_PER_SLOT);
+      this.#leases.copyWithin(slot + 1, slot, free);
+      return slot;
+    }
+    // The run goes on at the beginning of the table.
     while (free !== slot) {
       const before = free === 0 ? this.slots - 1 : free - 1;
       this.#copySlot(this, before, free);
