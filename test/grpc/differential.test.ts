@@ -202,11 +202,14 @@ describe("our transport and node:http2", () => {
     for (const transport of transports) await transport.close({ signal: AbortSignal.abort() });
   });
 
-  it.each(ROWS)("answer alike: %s", async (...[, parts, differs]: Row) => {
-    const [ours, nodes] = await Promise.all(ports.map((port) => classOf(port, parts)));
-    if (differs === undefined) expect(ours).toBe(nodes);
-    else expect([ours, nodes]).toEqual(differs);
-  });
+  it.each(ROWS.map(([name, parts, differs]) => ({ name, parts, differs })))(
+    "answer alike: $name",
+    async ({ parts, differs }) => {
+      const [ours, nodes] = await Promise.all(ports.map((port) => classOf(port, parts)));
+      if (differs === undefined) expect(ours).toBe(nodes);
+      else expect([ours, nodes]).toEqual(differs);
+    },
+  );
 });
 
 /** Sends `parts`, then a ping once stream 1 has ended; says how it all ended. */
