@@ -6,7 +6,7 @@
 import { writeFileSync } from "node:fs";
 import { Arguments, describeFlags, UsageError, withUsageErrors, type FlagTable } from "./arguments.ts";
 import { parseTarget, type Target } from "./client/target.ts";
-import type { HttpTarget } from "./client/http1-client.ts";
+import { httpTarget, type HttpTarget } from "./client/http1-client.ts";
 import type { Check, Level } from "./conformance/check.ts";
 import {
   countStandings,
@@ -141,7 +141,7 @@ function httpTargetOf(text: string | undefined, target: Target): HttpTarget | un
   const baseUrl = text ?? `${target.tls ? "https" : "http"}://${target.authority}`;
   if (!/^https?:\/\/[^/]+/.test(baseUrl))
     throw new UsageError(`--http: "${baseUrl}" is not http://HOST:PORT[/PREFIX] or "none"`);
-  return { baseUrl: baseUrl.replace(/\/$/, ""), ca: target.certificateAuthority };
+  return httpTarget(baseUrl, target.certificateAuthority);
 }
 
 function progressTo(args: Arguments, rules: Omit<Judgement, "run">): (outcome: CheckOutcome) => void {

@@ -9,7 +9,16 @@ import { Agent as TlsAgent, request as httpsStart } from "node:https";
 export interface HttpTarget {
   /** `http://127.0.0.1:8980` or with a prefix, without a slash at the end. */
   readonly baseUrl: string;
-  readonly ca?: Buffer | undefined;
+  /** Its pool of connections, to be destroyed by whoever made the target. */
+  readonly agent: Agent;
+}
+
+export function httpTarget(baseUrl: string, ca?: Buffer): HttpTarget {
+  const options = { keepAlive: true, maxSockets: 32 };
+  const agent = baseUrl.startsWith("https:")
+    ? new TlsAgent({ ...options, ...(ca === undefined ? {} : { ca }) })
+    : new Agent(options);
+  return { baseUrl: baseUrl.replace(/\/$/, ""), agent };
 }
 
 export interface HttpRequest {
@@ -30,14 +39,6 @@ export interface HttpAnswer {
   readonly body: Buffer;
 }
 
-const agent = new Agent({ keepAlive: true, maxSockets: 32 });
-const tlsAgent = new TlsAgent({ keepAlive: true, maxSockets: 32 });
-
-export function closeHttpConnections(): void {
-  agent.destroy();
-  tlsAgent.destroy();
-}
-
 export function httpRequest(target: HttpTarget, request: HttpRequest): Promise<HttpAnswer> {
   const base = new URL(target.baseUrl);
   const isTls = base.protocol === "https:";
@@ -51,12 +52,11 @@ export function httpRequest(target: HttpTarget, request: HttpRequest): Promise<H
       method: request.method,
       // Not through URL: a check may ask for "/../".
       path: `${base.pathname.replace(/\/$/, "")}${request.path}`,
-      agent: isTls ? tlsAgent : agent,
+      agent: target.agent,
       headers: {
         ...(body === undefined || request.chunked === true ? {} : { "content-length": String(body.length) }),
         ...request.headers,
       },
-      ...(target.ca === undefined ? {} : { ca: target.ca }),
     });
     let response: IncomingMessage | undefined;
     const timer = setTimeout(

@@ -5,7 +5,7 @@
 // several of them are about what happens beside others.
 
 import { Http2Channel } from "../client/http2-channel.ts";
-import { closeHttpConnections, type HttpTarget } from "../client/http1-client.ts";
+import type { HttpTarget } from "../client/http1-client.ts";
 import type { Target } from "../client/target.ts";
 import { findDigestFunction } from "../digest-functions.ts";
 import { RandomData } from "../random-data.ts";
@@ -90,7 +90,7 @@ export async function runSuite(options: RunOptions): Promise<SuiteRun> {
     };
   } finally {
     first.close();
-    closeHttpConnections();
+    options.http?.agent.destroy();
   }
 }
 

@@ -5,16 +5,24 @@ import { actionCacheChecks } from "./checks/action-cache.ts";
 import { batchReadChecks } from "./checks/batch-read.ts";
 import { batchUpdateChecks } from "./checks/batch-update.ts";
 import { byteStreamReadChecks } from "./checks/bytestream-read.ts";
-import { byteStreamWriteChecks, writeStatusChecks } from "./checks/bytestream-write.ts";
+import { byteStreamWriteChecks } from "./checks/bytestream-write.ts";
+import { writeStatusChecks } from "./checks/write-status.ts";
 import { capabilitiesChecks } from "./checks/capabilities.ts";
 import { digestChecks, instanceChecks } from "./checks/digests.ts";
 import { executeChecks } from "./checks/execute.ts";
+import { executeFailureChecks } from "./checks/execute-failures.ts";
+import { executeOutputChecks } from "./checks/execute-outputs.ts";
+import { executeCachingChecks, executeStreamChecks } from "./checks/execute-stream.ts";
 import { findMissingChecks } from "./checks/find-missing.ts";
 import { getTreeChecks, splitSpliceChecks } from "./checks/get-tree.ts";
-import { grpcChecks, healthChecks, metadataChecks, reflectionChecks } from "./checks/grpc-protocol.ts";
+import { grpcChecks } from "./checks/grpc-protocol.ts";
+import { healthChecks, reflectionChecks } from "./checks/health.ts";
+import { metadataChecks } from "./checks/metadata.ts";
 import { httpCacheChecks } from "./checks/http-cache.ts";
 import { operationsChecks, waitExecutionChecks } from "./checks/operations.ts";
-import { concurrencyChecks, limitChecks, robustnessChecks } from "./checks/robustness.ts";
+import { concurrencyChecks } from "./checks/concurrency.ts";
+import { limitChecks } from "./checks/limits.ts";
+import { robustnessChecks } from "./checks/robustness.ts";
 import { zstdBatchChecks, zstdChecks } from "./checks/zstd.ts";
 
 export const SUITE: readonly Check[] = [
@@ -34,6 +42,10 @@ export const SUITE: readonly Check[] = [
   ...instanceChecks,
   ...actionCacheChecks,
   ...executeChecks,
+  ...executeOutputChecks,
+  ...executeFailureChecks,
+  ...executeCachingChecks,
+  ...executeStreamChecks,
   ...waitExecutionChecks,
   ...operationsChecks,
   ...httpCacheChecks,

@@ -1,4 +1,4 @@
-// ByteStream.Write and QueryWriteStatus of uncompressed blobs: offsets, resuming, duplicates, refusals.
+// ByteStream.Write of uncompressed blobs: offsets, duplicates, refusals.
 
 import { Code } from "../../../src/base/status.ts";
 import { ByteStream, WriteRequest, WriteResponse } from "../../../src/proto/bytestream.ts";
@@ -11,49 +11,13 @@ import {
   expectRefusal,
   expectThat,
   type Check,
-  type CheckBody,
 } from "../check.ts";
 import { inParts, type Blob, type Probe } from "../probe.ts";
+import { malformedChecks } from "./write-names.ts";
 
 const CITES = "google.bytestream ByteStream.Write, WriteRequest";
+
 const REAPI = "REv2 ContentAddressableStorage: uploads by ByteStream.Write";
-
-const MALFORMED_NAMES: readonly (readonly [id: string, what: string, make: (hash: string, size: number) => string])[] =
-  [
-    ["empty", "an empty name", () => ""],
-    ["no-uuid", "a name without an upload id", (hash, size) => `uploads/blobs/${hash}/${size}`],
-    ["no-size", "a name without a size", (hash) => `uploads/5a2b0c1d-0000-4000-8000-000000000001/blobs/${hash}`],
-    [
-      "bad-size",
-      "a size that is not a number",
-      (hash) => `uploads/5a2b0c1d-0000-4000-8000-000000000001/blobs/${hash}/many`,
-    ],
-    [
-      "short-hash",
-      "a hash of 63 digits",
-      (hash, size) => `uploads/5a2b0c1d-0000-4000-8000-000000000001/blobs/${hash.slice(1)}/${size}`,
-    ],
-    ["read-form", "a read name", (hash, size) => `blobs/${hash}/${size}`],
-    [
-      "unknown-kind",
-      "an unknown keyword after the upload id",
-      (hash, size) => `uploads/5a2b0c1d-0000-4000-8000-000000000001/things/${hash}/${size}`,
-    ],
-  ];
-
-const malformedChecks: CheckBody[] = MALFORMED_NAMES.map(([id, what, make]) => ({
-  id: `name.${id}`,
-  level: "SHOULD",
-  says: `Writing to ${what} is INVALID_ARGUMENT.`,
-  cites: REAPI,
-  advice: "Parse names strictly at the edge and say which part is wrong.",
-  run: async (p) => {
-    const { data, digest } = p.blob(40);
-    const name = make(digest.hash, digest.sizeBytes);
-    const reply = await p.write(name === "" ? name : p.instancePrefix + name, [{ offset: 0, data, finish: true }]);
-    expectCode(reply, [Code.INVALID_ARGUMENT], `Writing to "${name}"`);
-  },
-}));
 
 export const byteStreamWriteChecks: readonly Check[] = defineArea(
   "write",
@@ -482,121 +446,6 @@ export const byteStreamWriteChecks: readonly Check[] = defineArea(
       },
     },
     ...malformedChecks,
-  ],
-);
-
-export const writeStatusChecks: readonly Check[] = defineArea(
-  "write-status",
-  ["cache", "sha256", "write-status"],
-  [
-    {
-      id: "complete",
-      level: "MUST",
-      says: "A present blob is complete with its size.",
-      cites: "google.bytestream QueryWriteStatusResponse",
-      advice: "Look in the store, not only among running uploads.",
-      run: async (p) => {
-        const blob = await p.storeNew(444);
-        const reply = await p.writeStatus(p.writeName(blob.digest));
-        expectOk(reply, "QueryWriteStatus");
-        expectEqual(reply.response?.complete, true, "complete");
-        expectEqual(reply.response?.committedSize, 444, "committed_size");
-      },
-    },
-    {
-      id: "unknown",
-      level: "SHOULD",
-      says: "An unknown upload is 0 bytes and incomplete, or NOT_FOUND.",
-      cites: "google.bytestream ByteStream.QueryWriteStatus",
-      advice: "Bazel asks between retries; any other error ends its upload.",
-      run: async (p) => {
-        const reply = await p.writeStatus(p.writeName(p.absentDigest()));
-        if (reply.code === Code.NOT_FOUND) return;
-        expectOk(reply, "QueryWriteStatus");
-        expectEqual(reply.response?.complete, false, "complete");
-        expectEqual(reply.response?.committedSize, 0, "committed_size");
-      },
-    },
-    {
-      id: "malformed-name",
-      level: "SHOULD",
-      says: "A malformed name is INVALID_ARGUMENT.",
-      cites: "google.bytestream QueryWriteStatusRequest.resource_name",
-      advice: "Parse it as Write does.",
-      run: async (p) =>
-        expectCode(await p.writeStatus(`${p.instancePrefix}uploads/x`), [Code.INVALID_ARGUMENT], "A malformed name"),
-    },
-    {
-      id: "resume",
-      level: "SHOULD",
-      says: "An interrupted upload goes on where QueryWriteStatus says, and the blob is right.",
-      cites: "google.bytestream ByteStream.QueryWriteStatus: resume at committed_size",
-      advice: "Report only bytes that a following Write may build upon; 0 is always allowed.",
-      run: async (p) => {
-        const blob = p.blob(1_500_000);
-        const name = p.writeName(blob.digest);
-        await p.write(
-          name,
-          inParts(blob.data.subarray(0, 800_000), 100_000).map((part) => ({ ...part, finish: false })),
-        );
-        const status = await p.writeStatus(name);
-        const committed = status.code === Code.OK ? status.response!.committedSize : 0;
-        expectThat(committed >= 0 && committed <= 800_000, `committed_size is ${committed} after 800,000 bytes`);
-        const reply = await p.write(name, inParts(blob.data.subarray(committed), 100_000, committed));
-        expectOk(reply, `Going on at ${committed}`);
-        expectEqual(reply.response?.committedSize, 1_500_000, "committed_size");
-        const read = await p.read(p.readName(blob.digest));
-        expectBytes(read.data, blob.data, "The blob");
-      },
-    },
-    {
-      id: "resume-wrong-offset",
-      level: "MUST",
-      says: "Going on beyond what is committed is refused.",
-      cites: "google.bytestream WriteRequest.write_offset",
-      advice: "Compare the first offset with what is kept.",
-      run: async (p) => {
-        const blob = p.blob(400_000);
-        const name = p.writeName(blob.digest);
-        await p.write(name, [{ offset: 0, data: blob.data.subarray(0, 100_000) }]);
-        expectRefusal(
-          await p.write(name, [{ offset: 200_000, data: blob.data.subarray(200_000), finish: true }]),
-          "Going on at 200,000 after 100,000 bytes",
-        );
-        await p.expectAbsent(blob.digest, "Afterwards");
-      },
-    },
-    {
-      id: "not-decreasing",
-      level: "MUST",
-      says: "committed_size of one name does not decrease.",
-      cites: "google.bytestream QueryWriteStatusResponse.committed_size",
-      advice: "Report what survives, not what was received last.",
-      run: async (p) => {
-        const blob = p.blob(600_000);
-        const name = p.writeName(blob.digest);
-        await p.write(name, [{ offset: 0, data: blob.data.subarray(0, 200_000) }]);
-        const first = (await p.writeStatus(name)).response?.committedSize ?? 0;
-        const second = (await p.writeStatus(name)).response?.committedSize ?? 0;
-        expectThat(second >= first, `${first}, then ${second}`);
-      },
-    },
-    {
-      id: "after-duplicate",
-      level: "SHOULD",
-      says: "An interrupted upload of a blob that somebody else completed is complete.",
-      cites: "google.bytestream QueryWriteStatusResponse.complete",
-      advice: "Ask the store before the table of uploads.",
-      run: async (p) => {
-        const blob = p.blob(300_000);
-        const name = p.writeName(blob.digest);
-        await p.write(name, [{ offset: 0, data: blob.data.subarray(0, 100_000) }]);
-        await p.store(blob);
-        const reply = await p.writeStatus(name);
-        expectOk(reply, "QueryWriteStatus");
-        expectEqual(reply.response?.complete, true, "complete");
-      },
-    },
   ],
 );
 

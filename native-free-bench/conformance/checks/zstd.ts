@@ -232,6 +232,23 @@ export const zstdChecks: readonly Check[] = defineArea(
       },
     },
     {
+      id: "write-more-than-blob",
+      level: "MUST",
+      says: "A stream of the blob and more is INVALID_ARGUMENT, although it begins with the right bytes.",
+      cites: `${CITES}; Digest.size_bytes`,
+      advice: "Do not cut what decompresses beyond the size: refuse it.",
+      run: async (p) => {
+        const { data, digest } = p.blob(1000);
+        const longer = p.zstd(Buffer.concat([data, p.random.bytes(500)]));
+        const name = p.writeName(digest, { compressor: "zstd" });
+        expectCode(
+          await p.write(name, [{ offset: 0, data: longer, finish: true }]),
+          [Code.INVALID_ARGUMENT],
+          "1,500 bytes for a size of 1,000",
+        );
+      },
+    },
+    {
       id: "write-too-short",
       level: "MUST",
       says: "A stream that decompresses to less than the size is INVALID_ARGUMENT.",
