@@ -13,7 +13,7 @@ function runExample(address: string): Promise<ChildOutput> {
 }
 
 function expectReport(output: ChildOutput, origin: string): void {
-  expect(output.exitCode, output.stdout + output.stderr).toBe(0);
+  expect(output).toMatchObject({ exitCode: 0 });
   expect(output.stderr).toBe("");
   const [server, first, second] = output.stdout.split("\n");
   expect(server).toContain(origin);
