@@ -31,11 +31,15 @@ const MAX_DIRECTORY_BYTES = 32 * 1024 * 1024;
 export class CompletenessCheckingActionCache implements ActionCache {
   readonly #inner: ActionCache;
   readonly #blobs: BlobStore;
+  readonly #hits: Counter;
+  readonly #misses: Counter;
   readonly #incomplete: Counter;
 
   constructor(inner: ActionCache, blobs: BlobStore, metrics: MetricsRegistry) {
     this.#inner = inner;
     this.#blobs = blobs;
+    this.#hits = metrics.counter("ledge_action_cache_hits_total", "Action results found complete.");
+    this.#misses = metrics.counter("ledge_action_cache_misses_total", "Action results asked for and not stored.");
     this.#incomplete = metrics.counter(
       "ledge_action_cache_incomplete_total",
       "Action results not returned because a blob they name is absent.",
@@ -45,7 +49,12 @@ export class CompletenessCheckingActionCache implements ActionCache {
   async get(key: ActionKey): Promise<Uint8Array | undefined> {
     try {
       const result = await this.#inner.get(key);
-      if (result !== undefined) await assertComplete(this.#blobs, result, key.fn);
+      if (result === undefined) {
+        this.#misses.add();
+        return undefined;
+      }
+      await assertComplete(this.#blobs, result, key.fn);
+      this.#hits.add();
       return result;
     } catch (error) {
       if (!meansIncomplete(error)) throw error;

@@ -1,7 +1,7 @@
 // ByteStream.Read: a blob or a part of it, plain or as one fresh zstd stream.
 //
-// Invariant: no more than two chunks are in memory: one on its way to the client, one being read. Errors of the request
-// come before the first byte. Offsets count uncompressed bytes; a compressed read has no limit.
+// Invariant: one chunk is on its way to the client; another is asked for only then (the reader itself may be one ahead).
+// Errors of the request come before the first byte. Offsets count uncompressed bytes; a compressed read has no limit.
 
 import type { BlobReader, BlobStore } from "../cas/blob-store.ts";
 import type { StreamCall, StreamHandler } from "../grpc/service.ts";
@@ -88,18 +88,7 @@ async function sendInChunks(
 }
 
 async function sendPlain(reader: BlobReader, sink: DataSink): Promise<void> {
-  let reading = readAhead(reader);
-  for (let chunk = await reading; chunk !== undefined; chunk = await reading) {
-    reading = readAhead(reader);
-    await sink.send(chunk);
-  }
-}
-
-/** The next chunk; when the call ends while it is being read, nobody looks at its error. */
-function readAhead(reader: BlobReader): Promise<Uint8Array | undefined> {
-  const reading = reader.next();
-  reading.catch(() => undefined);
-  return reading;
+  for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) await sink.send(chunk);
 }
 
 async function sendCompressed(reader: BlobReader, sink: DataSink): Promise<void> {
