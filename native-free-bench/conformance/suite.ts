@@ -2,6 +2,8 @@
 
 import type { Check } from "./check.ts";
 import { actionCacheChecks } from "./checks/action-cache.ts";
+import { actionCacheRequestChecks } from "./checks/action-cache-requests.ts";
+import { byteStreamDuplicateChecks } from "./checks/bytestream-duplicates.ts";
 import { batchReadChecks } from "./checks/batch-read.ts";
 import { batchUpdateChecks } from "./checks/batch-update.ts";
 import { byteStreamReadChecks } from "./checks/bytestream-read.ts";
@@ -33,6 +35,7 @@ export const SUITE: readonly Check[] = [
   ...batchReadChecks,
   ...byteStreamReadChecks,
   ...byteStreamWriteChecks,
+  ...byteStreamDuplicateChecks,
   ...writeStatusChecks,
   ...zstdChecks,
   ...zstdBatchChecks,
@@ -41,6 +44,7 @@ export const SUITE: readonly Check[] = [
   ...digestChecks,
   ...instanceChecks,
   ...actionCacheChecks,
+  ...actionCacheRequestChecks,
   ...executeChecks,
   ...executeOutputChecks,
   ...executeFailureChecks,

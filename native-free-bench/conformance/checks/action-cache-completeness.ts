@@ -1,9 +1,9 @@
 // ActionCache: a result is only returned while everything that it names is there.
 
 import { Code } from "../../../src/base/status.ts";
-import { ActionCache, Directory, Tree } from "../../../src/proto/remote_execution.ts";
+import { Directory, Tree } from "../../../src/proto/remote_execution.ts";
 import type { ActionResultInit } from "../../../src/proto/remote_execution.ts";
-import { expectCode, type Check, type CheckBody } from "../check.ts";
+import { expectCode, type CheckBody } from "../check.ts";
 import { prepareAction } from "../actions.ts";
 import type { Probe } from "../probe.ts";
 

@@ -2,7 +2,6 @@
 
 import { Code } from "../../../src/base/status.ts";
 import { ByteStream, WriteRequest } from "../../../src/proto/bytestream.ts";
-import { ActionCache } from "../../../src/proto/remote_execution.ts";
 import { defineArea, expectBytes, expectCode, expectEqual, expectOk, expectThat, type Check } from "../check.ts";
 import { inParts } from "../probe.ts";
 

@@ -1,7 +1,6 @@
 // Execute: what cannot run, what is missing, what takes too long.
 
 import { Code } from "../../../src/base/status.ts";
-import { Directory } from "../../../src/proto/remote_execution.ts";
 import { defineArea, expectCode, expectEqual, expectPresent, expectThat, type Check } from "../check.ts";
 import { prepareAction, runAction, startExecution } from "../actions.ts";
 import type { Probe } from "../probe.ts";

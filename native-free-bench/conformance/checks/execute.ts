@@ -1,7 +1,6 @@
 // Execute: an action runs as its Command says, with its inputs, and its logs are kept.
 
 import { Code } from "../../../src/base/status.ts";
-import { Directory, ExecutionStage_Value as Stage } from "../../../src/proto/remote_execution.ts";
 import { defineArea, expectCode, expectEqual, expectThat, type Check } from "../check.ts";
 import { contentOf, runAction, stderrOf, stdoutOf } from "../actions.ts";
 

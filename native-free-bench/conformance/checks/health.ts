@@ -1,7 +1,6 @@
 // Health checks and server reflection, where they are served.
 
 import { Code } from "../../../src/base/status.ts";
-import { Capabilities } from "../../../src/proto/remote_execution.ts";
 import { Health, HealthCheckResponse, HealthCheckResponse_ServingStatus } from "../../../src/proto/health.ts";
 import { ServerReflection, ServerReflectionResponse } from "../../../src/proto/reflection.ts";
 import type { ServerReflectionRequestInit } from "../../../src/proto/reflection.ts";

@@ -1,7 +1,6 @@
 // Resource names of uploads: what is well-formed and what is not.
 
 import { Code } from "../../../src/base/status.ts";
-import { ByteStream } from "../../../src/proto/bytestream.ts";
 import { expectCode, type CheckBody } from "../check.ts";
 
 const REAPI = "REv2 ContentAddressableStorage: uploads by ByteStream.Write";

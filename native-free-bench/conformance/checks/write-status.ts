@@ -1,7 +1,6 @@
 // ByteStream.QueryWriteStatus and resumed uploads.
 
 import { Code } from "../../../src/base/status.ts";
-import { ByteStream, WriteRequest } from "../../../src/proto/bytestream.ts";
 import {
   defineArea,
   expectBytes,
