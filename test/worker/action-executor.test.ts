@@ -13,6 +13,7 @@ import {
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Code } from "../../src/base/status.ts";
+import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
 import { DigestFunction, EMPTY_HASH, toWireDigest } from "../../src/digest/digest.ts";
 import { PreconditionFailure } from "../../src/proto/error_details.ts";
 import { ActionResult, Command_OutputDirectoryFormat } from "../../src/proto/remote_execution.ts";
@@ -232,62 +233,6 @@ test("execute() collects outputs named with . and .. and echoes the names", asyn
   expect(result?.outputFiles.map(({ path }) => path)).toEqual(["x/../here"]);
 });
 
-test.each([
-  ["../out", "leads outside the input root"],
-  ["/out", "is absolute"],
-  ["a/../../out", "leads outside the input root"],
-  ["a\0b", "NUL"],
-])("prepare() refuses the output path %j", async (path, message) => {
-  await using fixture = await ExecutorFixture.create();
-  const job = await fixture.build.job({ command: { arguments: ["x"], outputPaths: [path] } });
-  await expect(fixture.executor.prepare(job)).rejects.toMatchObject({
-    code: Code.INVALID_ARGUMENT,
-    message: expect.stringContaining(message),
-  });
-});
-
-test.each([
-  [{ arguments: [] }, "Command.arguments is empty"],
-  [{ arguments: [""] }, "Command.arguments[0] is empty"],
-  [{ arguments: ["a\0b"] }, "NUL"],
-  [{ arguments: ["x"], environmentVariables: [{ name: "A=B", value: "" }] }, 'contains "="'],
-  [{ arguments: ["x"], environmentVariables: [{ name: "", value: "" }] }, "is empty"],
-  [{ arguments: ["x"], environmentVariables: [{ name: "A", value: "\0--bind\0/\0/" }] }, "NUL"],
-  [{ arguments: ["x"], workingDirectory: "/tmp" }, "is absolute"],
-  [{ arguments: ["x"], workingDirectory: "../.." }, "leads outside"],
-  [{ arguments: ["x"], outputNodeProperties: ["colour"] }, '"colour" is not supported'],
-  [{ arguments: ["x", "y".repeat(200_000)] }, "200000 bytes"],
-])("prepare() refuses the command %j", async (command, message) => {
-  await using fixture = await ExecutorFixture.create();
-  const job = await fixture.build.job({ command });
-  await expect(fixture.executor.prepare(job)).rejects.toMatchObject({
-    code: Code.INVALID_ARGUMENT,
-    message: expect.stringContaining(message),
-  });
-});
-
-test("prepare() refuses a timeout above the maximum and names both", async () => {
-  await using fixture = await ExecutorFixture.create();
-  const job = await fixture.build.job({
-    command: { arguments: ["x"] },
-    action: { timeout: { seconds: 3601, nanos: 0 } },
-  });
-  await expect(fixture.executor.prepare(job)).rejects.toMatchObject({
-    code: Code.INVALID_ARGUMENT,
-    message: expect.stringMatching(/3601 s.*3600 s/),
-  });
-});
-
-test("prepare() reports a missing Command with a violation", async () => {
-  await using fixture = await ExecutorFixture.create();
-  const absent = { hash: "ab".repeat(32), sizeBytes: 5 };
-  const job = await fixture.build.job({ command: { arguments: ["x"] }, action: { commandDigest: absent } });
-  const error = await fixture.executor.prepare(job).catch((thrown: unknown) => thrown);
-  expect(error).toMatchObject({ code: Code.FAILED_PRECONDITION });
-  const { details } = error as { details: { value: Uint8Array }[] };
-  expect(PreconditionFailure.decode(details[0]!.value).violations[0]?.subject).toBe(`blobs/${absent.hash}/5`);
-});
-
 test("execute() answers INVALID_ARGUMENT when the working directory is not in the input root", async () => {
   await using fixture = await ExecutorFixture.create({ programs: { x: () => 0 } });
   for (const workingDirectory of ["missing", "file"]) {
@@ -432,4 +377,37 @@ test("execute() runs the action once more when the runner was lost", async () =>
   expect(runs).toBe(2);
   expect(result?.exitCode).toBe(0);
   expect(existsSync(join(fixture.execPath, "slots/0/1"))).toBe(false);
+});
+
+// An upload of somebody else must not take the inputs of an action that is being staged or runs.
+test("execute() keeps the blobs of a running action from being evicted, and lets them go afterwards", async () => {
+  const store = new MemoryBlobStore({ maxBytes: 20_000 });
+  const others = new ActionBuilder(store);
+  const flood = async (): Promise<void> => {
+    for (let i = 0; i < 30; i++) await others.blob(`${Math.random()}`.padEnd(2000, "x")).catch(() => undefined);
+  };
+  await using fixture = await ExecutorFixture.create({
+    store,
+    programs: {
+      flood: async () => {
+        await flood();
+        return 0;
+      },
+    },
+  });
+  const inputs = { a: "a".repeat(3000), d: { entries: { b: "b".repeat(3000) } } };
+  const job = await fixture.build.job({ command: { arguments: ["flood"] }, inputs });
+  const digests = [await others.blob(inputs.a), await others.blob(inputs.d.entries.b)];
+  const has = () => digests.map((digest) => store.has(digest));
+  let during: unknown;
+  const run = fixture.runner.run.bind(fixture.runner);
+  fixture.runner.run = async (spec, options) => {
+    const result = await run(spec, options);
+    during = has();
+    return result;
+  };
+  expect((await fixture.run(job)).result?.exitCode).toBe(0);
+  expect(during).toEqual([true, true]);
+  await flood();
+  expect(has()).toEqual([false, false]);
 });

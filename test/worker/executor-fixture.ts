@@ -40,6 +40,8 @@ export interface FixtureOptions {
   readonly programs?: Readonly<Record<string, FakeProgram>>;
   /** Real sandboxes and a store on disk, as the server has them. */
   readonly isReal?: boolean;
+  /** In memory, unless `isReal`. */
+  readonly store?: BlobStore;
   /** Links files from a cache although the fake runner has no users of its own. */
   readonly withFileCache?: boolean;
   readonly slots?: number;
@@ -112,7 +114,7 @@ export class ExecutorFixture implements AsyncDisposable {
     const threads = new FileThreads();
     const ownerOf = (slot: number) => runner.ownerOf(slot);
     const buildDirectories = await BuildDirectories.open({ path: execPath, slots, ownerOf });
-    const store = storage?.blobs ?? new MemoryBlobStore();
+    const store = storage?.blobs ?? options.store ?? new MemoryBlobStore();
     const close = async () => {
       await storage?.close();
       await folder[Symbol.asyncDispose]();
