@@ -24,12 +24,17 @@ export interface CallHost {
   readonly deadlines: DeadlineWheel;
   /** The handler has settled and the call has been answered, or there is nobody to answer. */
   callEnded(entry: MethodEntry): void;
+  /** A handler goes on although nobody has waited for it for a while (G-44). */
+  onLingering(entry: MethodEntry): void;
   /** Makes the status for something a handler threw; logs what is no StatusError. */
   statusOf(error: unknown, path: string): StatusError;
 }
 
 const OK_STATUS: Status = { code: Code.OK, message: "", details: [] };
 const OK_TRAILERS_ONLY = trailersOnly(OK_STATUS);
+
+/** How long a handler may take to notice that its call is over before the log says so (G-44). */
+const LINGERING_MS = 30_000;
 
 /** Reused: `respond` copies it. */
 const PREFIX = new Uint8Array(PREFIX_BYTES);
@@ -45,6 +50,8 @@ export abstract class ServerCall implements Call {
   #answered = false;
   #abort: AbortController | undefined;
   #deadline: DeadlineEntry | undefined;
+  #lingering: DeadlineEntry | undefined;
+  #settled = false;
   readonly #timeoutMs: number | undefined;
 
   constructor(stream: RequestStream, entry: MethodEntry, host: CallHost, timeoutMs: number | undefined) {
@@ -139,11 +146,16 @@ export abstract class ServerCall implements Call {
   protected cancelWork(status: StatusError): void {
     if (this.over !== undefined) return;
     this.over = status;
+    if (!this.#settled) {
+      this.#lingering = this.host.deadlines.add(LINGERING_MS, () => this.host.onLingering(this.entry));
+    }
     this.#abort?.abort(status);
   }
 
   /** The handler has settled. */
   protected settled(): void {
+    this.#settled = true;
+    if (this.#lingering !== undefined) this.host.deadlines.remove(this.#lingering);
     this.stream.release();
     this.host.callEnded(this.entry);
   }

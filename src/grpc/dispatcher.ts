@@ -83,6 +83,12 @@ export class Dispatcher implements CallHost {
     this.#activeCalls--;
   }
 
+  onLingering(entry: MethodEntry): void {
+    this.#logger.warn("a handler goes on 30 s after its call ended; its stream's place stays taken", {
+      path: entry.method.path,
+    });
+  }
+
   statusOf(error: unknown, path: string): StatusError {
     if (error instanceof StatusError) return error;
     if (error instanceof Error && error.name === "AbortError") return toStatusError(error);

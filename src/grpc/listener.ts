@@ -10,17 +10,23 @@ import { formatAddress, type ListenAddress } from "./server.ts";
 /** Node's default of 511 loses connections when a big build starts (128 clients × 100 connections). */
 const BACKLOG = 4096;
 
-/** P-25: `write` must not report a full buffer before our own marks do. */
-const HIGH_WATER_MARK_BYTES = 1024 * 1024;
-
 const KEEP_ALIVE_DELAY_MS = 60_000;
+
+/**
+ * L-16: connections of one listening socket; more are closed at once. Not per address: one NAT may stand before a whole
+ * company, and one proxy before everybody (C-32). An idle connection costs about 12 KiB, so this many cost 200 MiB.
+ */
+const MAX_CONNECTIONS = 16_384;
 
 export class Listener {
   readonly #onSocket: (socket: Socket) => void;
+  /** A connection was closed at once, as there are too many. */
+  readonly #onDrop: () => void;
   readonly #servers: Server[] = [];
 
-  constructor(onSocket: (socket: Socket) => void) {
+  constructor(onSocket: (socket: Socket) => void, onDrop: () => void) {
     this.#onSocket = onSocket;
+    this.#onDrop = onDrop;
   }
 
   async listen(address: ListenAddress): Promise<ListenAddress> {
@@ -30,7 +36,6 @@ export class Listener {
         keepAlive: true,
         keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS,
         allowHalfOpen: true,
-        highWaterMark: HIGH_WATER_MARK_BYTES,
       },
       this.#onSocket,
     );
@@ -42,6 +47,8 @@ export class Listener {
     }
     // Running out of descriptors makes accept fail for a while; the server goes on listening (A-34).
     server.on("error", () => undefined);
+    server.maxConnections = MAX_CONNECTIONS;
+    server.on("drop", () => this.#onDrop());
     this.#servers.push(server);
     return boundAddress(server, address);
   }

@@ -51,8 +51,11 @@ class Transport implements ServerTransport {
     this.#options = options;
     this.#dispatcher = new Dispatcher(new MethodTable(options), options.logger);
     this.#http1 = new Http1Handoff(options.http1);
-    this.#listener = new Listener((socket) => this.#accept(socket));
     this.#limits = new LimitCounters(options.metrics);
+    this.#listener = new Listener(
+      (socket) => this.#accept(socket),
+      () => this.#limits.count("connections"),
+    );
     this.#accepted = options.metrics.counter("ledge_connections_total", "Connections accepted.");
     options.metrics.gauge("ledge_connections", "Connections that are open.", () => this.#sockets.size);
     options.metrics.gauge("ledge_http2_streams", "HTTP/2 streams that are open or worked on.", () =>

@@ -41,7 +41,10 @@ class NodeHttp2Transport implements ServerTransport {
     if (options.tls !== undefined) throw new Error("The node:http2 transport does not speak TLS");
     this.#dispatcher = new Dispatcher(new MethodTable(options), options.logger);
     this.#http1 = new Http1Handoff(options.http1);
-    this.#listener = new Listener((socket) => this.#accept(socket));
+    this.#listener = new Listener(
+      (socket) => this.#accept(socket),
+      () => undefined,
+    );
     this.#http2 = createServer({
       settings: {
         initialWindowSize: STREAM_WINDOW_BYTES,
