@@ -10,7 +10,8 @@ import { launcherImage } from "../sandbox/launcher-image.ts";
 import type { NativeCalls } from "../sandbox/native-calls.ts";
 import { openOutputFiles, openOutputPipes, type OutputStreams } from "../sandbox/output-streams.ts";
 import { PlainProcess } from "../sandbox/plain-process.ts";
-import { BWRAP_FDS, SandboxProcess } from "../sandbox/sandbox-process.ts";
+import { BWRAP_FDS } from "../sandbox/bwrap-child.ts";
+import { SandboxProcess } from "../sandbox/sandbox-process.ts";
 import type { SandboxView } from "../sandbox/sandbox-spec.ts";
 import { seccompFilter } from "../sandbox/seccomp-filter.ts";
 import type { HostUser } from "./runner.ts";
@@ -65,26 +66,35 @@ export class IsolationFactory {
     owner: HostUser | undefined,
     begin: (streams: OutputStreams) => void,
   ): ReadyIsolation {
-    const { profile, ownerKey, native } = this.#options;
-    if (profile === undefined) throw new Error("There is no sandbox here");
     const streams = this.#openStreams(owner);
     try {
       begin(streams);
-      const process = new SandboxProcess({
-        bwrapPath: profile.bwrapPath,
-        options,
-        launcherPath: this.#launcherPath,
-        seccompPath: this.#seccompPath,
-        identity: owner,
-        outputFds: streams.childFds,
-        ownerKey,
-        native,
-      });
-      return { process, streams };
+      return { process: this.#startBwrap(options, owner, { outputFds: streams.childFds }), streams };
     } catch (error) {
       streams.close();
       throw error;
     }
+  }
+
+  /** The same on descriptors of the caller's, for a person at a terminal. */
+  startSandboxOnStreams(
+    options: readonly string[],
+    owner: HostUser | undefined,
+    [stdinFd, stdoutFd, stderrFd]: readonly [number, number, number],
+  ): SandboxProcess {
+    return this.#startBwrap(options, owner, { stdinFd, outputFds: [stdoutFd, stderrFd] });
+  }
+
+  #startBwrap(
+    options: readonly string[],
+    identity: HostUser | undefined,
+    fds: { readonly stdinFd?: number; readonly outputFds: readonly [number, number] },
+  ): SandboxProcess {
+    const { profile, ownerKey, native } = this.#options;
+    if (profile === undefined) throw new Error("There is no sandbox here");
+    const { bwrapPath } = profile;
+    const [launcherPath, seccompPath] = [this.#launcherPath, this.#seccompPath];
+    return new SandboxProcess({ bwrapPath, options, launcherPath, seccompPath, identity, ...fds, ownerKey, native });
   }
 
   /** Whether a sandbox can be started before anybody knows where its output goes. */

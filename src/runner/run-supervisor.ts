@@ -172,8 +172,9 @@ class SupervisedRun {
   }
 
   #usage(): ResourceUsage {
+    const { signal: _, ...usage } = { ...this.#process.usage };
     const peakMemoryBytes = this.#limits.peakMemoryBytes;
-    return { ...this.#process.usage, ...(peakMemoryBytes === undefined ? {} : { peakMemoryBytes }) };
+    return { ...usage, ...(peakMemoryBytes === undefined ? {} : { peakMemoryBytes }) };
   }
 }
 

@@ -52,6 +52,7 @@ function ignoreSignals(): void {
 /** What the actions inherit from us: mask and descriptors. */
 function prepareProcess(): void {
   process.umask(0o022);
+  process.chdir("/"); // the users of the actions may not be able to enter the server's directory
   closeInheritedDescriptors();
 }
 

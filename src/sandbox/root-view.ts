@@ -12,9 +12,17 @@ const HOST_DIRECTORIES = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "
 /** Made by us in every sandbox, whatever an image has there. */
 const OWN_DIRECTORIES = new Set(["proc", "dev", "sys", "tmp", "run"]);
 
+/** The top level of a host changes with its distribution; looking costs 0.2 ms, which is too much for every action. */
+const LOOK_AGAIN_MS = 2000;
+let hostView: { readonly words: readonly string[]; readonly lookedAtMs: number } | undefined;
+
 /** bwrap arguments that show the host's tools read-only and `etcPath` as /etc. */
 export function hostViewArguments(etcPath: string): string[] {
-  const words = HOST_DIRECTORIES.flatMap((path) => showEntry(path, path));
+  const nowMs = performance.now();
+  if (hostView === undefined || nowMs - hostView.lookedAtMs > LOOK_AGAIN_MS) {
+    hostView = { words: HOST_DIRECTORIES.flatMap((path) => showEntry(path, path)), lookedAtMs: nowMs };
+  }
+  const words = [...hostView.words];
   // /var/tmp is promised by the file system standard; both names of the temporary directory are the same one here.
   words.push("--ro-bind", etcPath, "/etc", "--dir", "/run", "--dir", "/var", "--symlink", "../tmp", "/var/tmp");
   return words;

@@ -10,6 +10,9 @@ import { makeRealRunner, type RealRunnerFixture, RUNNER_USERS, shell } from "./r
 
 const NEVER = new AbortController().signal;
 
+/** bwrap's monitor, the init of its pid namespace, and the launcher, which waits for a command. */
+const PROCESSES_OF_A_SPARE = 3;
+
 /** Everything an action can know about its surroundings that is not a time, a pid of its own children or an inode. */
 const LOOK_AROUND = `
 set -x
@@ -42,8 +45,7 @@ for (const user of RUNNER_USERS) {
 
     async function prepared(spec: RunSpec): Promise<void> {
       fixture.runner.prepare?.(spec);
-      await until(() => spares(fixture) > 0);
-      await sleep(20); // until it waits for its command
+      await until(() => spares(fixture) === PROCESSES_OF_A_SPARE);
     }
 
     it("show an action the same as those that are not", async () => {
@@ -87,7 +89,7 @@ for (const user of RUNNER_USERS) {
     it("are replaced by the next one in the slot, and end with the runner", async () => {
       const other = await makeRealRunner({ user });
       for (let i = 0; i < 3; i++) other.runner.prepare?.(other.newSpec({ arguments: [] }));
-      await until(() => spares(other) === 2); // the monitor and the init of one sandbox, its launcher unmarked
+      await until(() => spares(other) === PROCESSES_OF_A_SPARE);
       await other.close();
       expect(spares(other)).toBe(0);
     });

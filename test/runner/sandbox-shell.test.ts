@@ -1,0 +1,47 @@
+// `ledge sandbox` shows a person what an action sees.
+
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+
+const MODULE = fileURLToPath(new URL("../../src/runner/sandbox-shell.ts", import.meta.url));
+
+/** In a process of its own, whose streams the command gets. */
+function sandboxShell(spec: object, input = ""): { stdout: string; stderr: string; status: number | null } {
+  const script = `
+    const { runSandboxShell } = await import(${JSON.stringify(MODULE)});
+    const result = await runSandboxShell({ spec: ${JSON.stringify(spec)} });
+    if (result.kind === "failed") console.error(result.message);
+    process.exitCode = result.kind === "failed" ? 99 : result.exitCode;`;
+  return spawnSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8", input });
+}
+
+describe("runSandboxShell()", { timeout: 120_000 }, () => {
+  const view = { rootMode: "host", mounts: [], network: "none" };
+
+  it("runs the command on the caller's streams, in an empty build directory", () => {
+    const script = "pwd; id -un; hostname; ls; read line; echo got $line; echo problem >&2; exit 7";
+    expect(sandboxShell({ ...view, arguments: ["sh", "-c", script] }, "typed\n")).toMatchObject({
+      stdout: "/build\nbuild\nsandbox\ngot typed\n",
+      stderr: "problem\n",
+      status: 7,
+    });
+  });
+
+  it("says why the command did not start", () => {
+    const { stderr, status } = sandboxShell({ ...view, arguments: ["no-such-program"] });
+    expect({ status, stderr }).toMatchObject({ status: 99, stderr: expect.stringContaining('"no-such-program"') });
+  });
+
+  it("leaves nothing running", () => {
+    const { stdout } = sandboxShell({
+      ...view,
+      arguments: ["sh", "-c", "setsid sleep 1000 & readlink /proc/self/ns/pid"],
+    });
+    expect(existsSync("/proc")).toBe(true);
+    expect(stdout).toMatch(/^pid:\[\d+\]\n$/);
+    const others = spawnSync("sh", ["-c", "readlink /proc/[0-9]*/ns/pid"], { encoding: "utf8" });
+    expect(others.stdout.split("\n")).not.toContain(stdout.trim());
+  });
+});
