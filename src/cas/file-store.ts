@@ -8,7 +8,7 @@
 // is. Nobody else may write below these folders; names that are not hashes are left alone.
 
 import { mkdirSync, rmSync } from "node:fs";
-import { chmod, mkdir, open, readdir, rename, unlink, type FileHandle } from "node:fs/promises";
+import { mkdir, open, readdir, rename, unlink, type FileHandle } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { syncDirectory } from "../base/atomic-file.ts";
 import { Limiter } from "../base/limiter.ts";
@@ -22,6 +22,9 @@ import { BLOB_FILE_MTIME_SECONDS } from "./blob-store.ts";
  */
 const MAX_FILE_CALLS = 12;
 
+/** A quarter of the folders of one digest function, and few beside a limit of 1,024 open files. */
+const MAX_OPEN_DIRECTORIES = 64;
+
 /** Damaged files kept for somebody to look into; further ones are removed, since the disk may be dying. */
 const MAX_QUARANTINED_FILES = 64;
 
@@ -31,6 +34,8 @@ export class FileStore {
   readonly #quarantineDirectory: string;
   readonly #limiter = new Limiter(MAX_FILE_CALLS);
   readonly #directorySyncs = new Map<string, DirectorySync>();
+  /** By path; one that is being synced is not in it. */
+  readonly #openDirectories = new Map<string, FileHandle>();
   /** Files on their way out: a commit of the same name waits, or the unlink would take the new file. */
   readonly #unlinks = new Map<string, Promise<void>>();
   #nextTemporary = 1;
@@ -67,7 +72,7 @@ export class FileStore {
     return join(this.#directoryOf(fn, hash), hash);
   }
 
-  /** Makes the temporary file the blob's file; durable once it resolves. */
+  /** Makes the temporary file, read-only already, the blob's file; durable once it resolves. */
   async commit(temporaryPath: string, fn: DigestFunction, hash: string): Promise<void> {
     const path = this.pathOf(fn, hash);
     try {
@@ -121,6 +126,8 @@ export class FileStore {
   /** Waits for the unlinks under way. */
   async close(): Promise<void> {
     await Promise.all(this.#unlinks.values());
+    await Promise.all([...this.#openDirectories.values()].map((handle) => handle.close()));
+    this.#openDirectories.clear();
   }
 
   /** The first file of a folder makes the folder, durably. */
@@ -150,11 +157,28 @@ export class FileStore {
     return join(this.#filesDirectory, folderOf(fn), hash.slice(0, 2));
   }
 
+  /** Folders stay open between syncs, the last few used: opening one costs as much as a small file's write. */
+  async #syncOpened(path: string): Promise<void> {
+    let handle = this.#openDirectories.get(path);
+    this.#openDirectories.delete(path);
+    handle ??= await open(path, "r");
+    try {
+      await handle.sync();
+    } finally {
+      this.#openDirectories.set(path, handle);
+      for (const [oldest, idle] of this.#openDirectories) {
+        if (this.#openDirectories.size <= MAX_OPEN_DIRECTORIES) break;
+        this.#openDirectories.delete(oldest);
+        void idle.close().catch(() => undefined); // only read from
+      }
+    }
+  }
+
   /** Files renamed into one folder while it syncs share the next sync. */
   #syncDirectory(path: string): Promise<void> {
     let sync = this.#directorySyncs.get(path);
     if (sync === undefined) {
-      sync = new DirectorySync(() => this.#limiter.run(() => syncDirectory(path)));
+      sync = new DirectorySync(() => this.#limiter.run(() => this.#syncOpened(path)));
       this.#directorySyncs.set(path, sync);
     }
     return sync.request().finally(() => {
@@ -201,7 +225,6 @@ class DirectorySync {
 }
 
 async function syncFile(path: string): Promise<void> {
-  await chmod(path, 0o444);
   const file = await open(path, "r");
   try {
     await file.utimes(BLOB_FILE_MTIME_SECONDS, BLOB_FILE_MTIME_SECONDS);

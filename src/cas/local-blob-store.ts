@@ -3,7 +3,7 @@
 // The walk of a write: verify → bytes durable → record durable → index → answer. The walk of FindMissingBlobs ends here,
 // in one loop over typed arrays.
 
-import { chown, lstat, readFile, rename, stat } from "node:fs/promises";
+import { chmod, chown, lstat, readFile, rename, stat } from "node:fs/promises";
 import {
   digestMismatch,
   formatDigest,
@@ -349,7 +349,10 @@ export class LocalBlobStore implements BlobStore {
       );
     if (!moved) return false;
     const { nlink, uid } = await files.run(() => stat(temporaryPath));
-    if (nlink === 1 && (await this.#own(temporaryPath, uid))) return true;
+    if (nlink === 1 && (await this.#own(temporaryPath, uid))) {
+      await files.run(() => chmod(temporaryPath, 0o444));
+      return true;
+    }
     await files.run(() => rename(temporaryPath, path));
     return false;
   }

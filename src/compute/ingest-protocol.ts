@@ -23,10 +23,14 @@ export interface AppendJob {
   readonly length: number;
 }
 
+/** Ends a stream; the file is left complete and read-only. */
 export interface FinishJob {
   readonly type: "finish";
   readonly uploadId: number;
   readonly fn: DigestFunction;
+  readonly path: string;
+  /** The rest of the bytes: a blob of one slab takes one job. */
+  readonly last: AppendJob | undefined;
 }
 
 export interface ForgetJob {

@@ -4,7 +4,7 @@
 // slab, except for chunks that own most of their buffer: those travel as they are.
 
 import type { DigestFunction } from "../digest/digest.ts";
-import type { IngestJob, IngestResult, IngestAnswer } from "./ingest-protocol.ts";
+import type { AppendJob, IngestAnswer, IngestJob, IngestResult } from "./ingest-protocol.ts";
 import { SLAB_BYTES, type SlabPool } from "./slab-pool.ts";
 
 /** One is hashed while the next fills; a third keeps the thread busy when the loop is late. */
@@ -48,7 +48,7 @@ export class IngestStream {
   async write(chunk: Uint8Array): Promise<void> {
     if (isWorthTransferring(chunk)) {
       this.#sendSlab();
-      this.#send(chunk.buffer as ArrayBuffer, chunk.byteOffset, chunk.length);
+      this.#run(this.#appendJob(chunk.buffer as ArrayBuffer, chunk.byteOffset, chunk.length));
       return this.#credit();
     }
     for (let offset = 0; offset < chunk.length;) {
@@ -70,15 +70,18 @@ export class IngestStream {
     this.#sendSlab();
   }
 
-  /** The hash, size and checksums of everything written; the file is complete, not yet synced. */
+  /** The hash, size and checksums of everything written; the file is complete and read-only, not yet synced. */
   async finish(): Promise<IngestResult> {
-    this.#sendSlab();
     while (this.#inFlight > 0) await new Promise<void>((resolve) => this.#wake.push(resolve));
+    const last = this.#failure === undefined ? this.#takeSlab() : undefined;
     this.#end();
-    const { thread, uploadId, fn } = this.#options;
-    if (this.#failure !== undefined) void thread.run({ type: "forget", uploadId }, []).catch(() => undefined);
-    this.#throwFailure();
-    return thread.result({ type: "finish", uploadId, fn }, []);
+    const { thread, uploadId, fn, path } = this.#options;
+    if (this.#failure !== undefined) {
+      if (this.#begun) void thread.run({ type: "forget", uploadId }, []).catch(() => undefined);
+      throw this.#failure;
+    }
+    // The last slab goes with the end: a blob of one slab takes one job.
+    return thread.result({ type: "finish", uploadId, fn, path, last }, last === undefined ? [] : [last.slab]);
   }
 
   /** Drops the state; resolves once no job of this stream touches the file any more. */
@@ -99,23 +102,33 @@ export class IngestStream {
   }
 
   #sendSlab(): void {
+    const job = this.#takeSlab();
+    if (job !== undefined) this.#run(job);
+  }
+
+  /** The half-filled slab as a job; it is not this stream's any more. */
+  #takeSlab(): AppendJob | undefined {
     const slab = this.#slab;
-    if (slab === undefined) return;
+    if (slab === undefined) return undefined;
     const length = this.#filled;
     this.#options.slabs.letGo(this);
     this.#slab = undefined;
     this.#filled = 0;
-    this.#send(slab, 0, length);
+    return this.#appendJob(slab, 0, length);
   }
 
-  #send(slab: ArrayBuffer, offset: number, length: number): void {
-    if (this.#failure !== undefined || this.#ended) return;
-    const { thread, uploadId, fn, path } = this.#options;
+  #appendJob(slab: ArrayBuffer, offset: number, length: number): AppendJob {
+    const { uploadId, fn, path } = this.#options;
     const position = this.#sentBytes;
     this.#sentBytes += length;
+    return { type: "append", uploadId, fn, path, position, slab, offset, length };
+  }
+
+  #run(job: AppendJob): void {
+    if (this.#failure !== undefined || this.#ended) return;
     this.#inFlight++;
     this.#begun = true;
-    thread.run({ type: "append", uploadId, fn, path, position, slab, offset, length }, [slab]).then(
+    this.#options.thread.run(job, [job.slab]).then(
       (answer) => this.#returned(answer as ArrayBuffer),
       (error: unknown) => {
         this.#failure ??= error;

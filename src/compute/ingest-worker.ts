@@ -2,8 +2,9 @@
 //
 // Runs in a worker thread of piscina; file calls are synchronous here, and a blocked disk blocks this thread alone.
 
-import { closeSync, openSync, readSync, writeSync } from "node:fs";
+import { chmodSync, closeSync, openSync, readSync, writeSync } from "node:fs";
 import { move } from "piscina";
+import type { DigestFunction } from "../digest/digest.ts";
 import { chunkFile } from "./chunk-file.ts";
 import { PieceChecksums } from "./checksums.ts";
 import { createIncrementalHash, hashHex, toHex, type IncrementalHash } from "./hash.ts";
@@ -70,8 +71,19 @@ function append(job: AppendJob): IngestAnswer {
 }
 
 function finish(job: FinishJob): IngestResult {
-  const state = uploads.get(job.uploadId) ?? newState(job.fn);
+  if (job.last !== undefined) append(job.last);
+  const state = uploads.get(job.uploadId);
   uploads.delete(job.uploadId);
+  if (state === undefined) return emptyResult(job.fn);
+  chmodSync(job.path, 0o444);
+  return resultOf(state);
+}
+
+function emptyResult(fn: DigestFunction): IngestResult {
+  return resultOf(newState(fn));
+}
+
+function resultOf(state: UploadState): IngestResult {
   return { hash: toHex(state.hash.digest()), sizeBytes: state.sizeBytes, checksums: state.checksums.finish() };
 }
 
@@ -105,5 +117,6 @@ function hashFile(job: HashFileJob): IngestResult {
     closeSync(source);
     if (copy !== undefined) closeSync(copy);
   }
-  return { hash: toHex(state.hash.digest()), sizeBytes: state.sizeBytes, checksums: state.checksums.finish() };
+  if (job.copyTo !== undefined) chmodSync(job.copyTo, 0o444);
+  return resultOf(state);
 }

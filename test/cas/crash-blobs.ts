@@ -8,7 +8,7 @@ import { DigestFunction, formatDigest, type Digest } from "../../src/digest/dige
 export function blobOf(seed: string, number: number): { digest: Digest; data: Uint8Array } {
   const bits = hash(`${seed} size ${number}`).readUInt32LE(0);
   // Half of them tiny, some around the inline limit, some of several slabs.
-  const limits = [200, 2000, 30_000, 40_000, 300_000, 1_700_000];
+  const limits = [200, 2000, 60_000, 80_000, 300_000, 1_700_000];
   const limit = limits[bits % 16 < 8 ? 0 : bits % limits.length] ?? 200;
   const sizeBytes = 1 + ((bits >>> 4) % limit);
   const data = Buffer.alloc(sizeBytes, hash(`${seed} blob ${number}`));

@@ -43,7 +43,7 @@ describe("damage to the local store", () => {
     expect(same(Buffer.concat(first as Uint8Array[]), data.subarray(100, 2 * MIB))).toBe(true);
     await expectCode(reader.next(), Code.DATA_LOSS);
     await reader.close();
-    await expect.poll(() => isAbsent(blobs, digest)).toBe(true);
+    await expect.poll(() => isAbsent(blobs, digest), { timeout: 20_000 }).toBe(true);
     await expectCode(blobs.openRead(digest, { offsetBytes: 3 * MIB }), Code.NOT_FOUND);
     // Sent again it is stored again.
     await blobs.put(digest, data);
@@ -70,8 +70,8 @@ describe("damage to the local store", () => {
     const deleted = await putRandom(blobs, 300_000);
     rmSync(pathOf(fixture, deleted));
     await expectCode(openAndRead(blobs, deleted), Code.NOT_FOUND);
-    await expect.poll(() => isAbsent(blobs, shortened)).toBe(true);
-    await expect.poll(() => isAbsent(blobs, deleted)).toBe(true);
+    await expect.poll(() => isAbsent(blobs, shortened), { timeout: 20_000 }).toBe(true);
+    await expect.poll(() => isAbsent(blobs, deleted), { timeout: 20_000 }).toBe(true);
   });
 
   test("get() of a damaged file says DATA_LOSS once and is absent then", async () => {
@@ -80,9 +80,9 @@ describe("damage to the local store", () => {
     const digest = await putRandom(blobs, 100_000);
     flipBit(pathOf(fixture, digest), 99_999);
     await expectCode(Promise.resolve(blobs.get(digest)), Code.DATA_LOSS);
-    await expect.poll(() => isAbsent(blobs, digest)).toBe(true);
+    await expect.poll(() => isAbsent(blobs, digest), { timeout: 20_000 }).toBe(true);
     const path = join(fixture.dataDir, "files", "sha256", digest.hash.slice(0, 2), digest.hash);
-    await expect.poll(() => existsSync(path)).toBe(false);
+    await expect.poll(() => existsSync(path), { timeout: 20_000 }).toBe(false);
     expect(existsSync(join(fixture.dataDir, "quarantine", `sha256-${digest.hash}`))).toBe(true);
   });
 

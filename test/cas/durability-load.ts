@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { writeSync } from "node:fs";
 import { StoredActionCache } from "../../src/action-cache/stored-action-cache.ts";
 import { systemClock } from "../../src/base/clock.ts";
+import { INLINE_LIMIT_BYTES } from "../../src/cas/inline-limit.ts";
 import { openStorage } from "../../src/cas/storage.ts";
 import { digestOf } from "../../src/compute/hash.ts";
 import { DigestFunction } from "../../src/digest/digest.ts";
@@ -21,10 +22,10 @@ await storage.loaded;
 const cache = new StoredActionCache(storage.values);
 
 for (let round = 0; round < 4; round++) {
-  for (const size of [100, 20_000, 50_000, 1_500_000]) {
+  for (const size of [100, 20_000, 100_000, 1_500_000]) {
     const data = randomBytes(size);
     const digest = digestOf(DigestFunction.SHA256, data);
-    const name = size >= 32_768 ? `file ${digest.hash}` : `inline ${digest.hash}`;
+    const name = size >= INLINE_LIMIT_BYTES ? `file ${digest.hash}` : `inline ${digest.hash}`;
     say(`begin ${name}`);
     if (round % 2 === 0) {
       await storage.blobs.put(digest, data);

@@ -81,7 +81,9 @@ describe("a full disk", () => {
         if (read !== undefined) expect(same(read, data)).toBe(true);
       }
       rmSync(other);
-      await expect.poll(() => putRandom(storage.blobs, 50_000).then(() => "stored", String)).toBe("stored");
+      await expect
+        .poll(() => putRandom(storage.blobs, 50_000).then(() => "stored", String), { timeout: 20_000 })
+        .toBe("stored");
       await putRandom(storage.blobs, 500);
       await storage.close();
       const again = await open(join(disk.path, "data"));
@@ -157,7 +159,9 @@ describe("a full disk", () => {
     };
     await expectCode(send(), Code.RESOURCE_EXHAUSTED);
     expect(storage.stats().openUploads).toBe(0);
-    await expect.poll(() => putRandom(storage.blobs, 1000).then(() => "stored", String)).toBe("stored");
+    await expect
+      .poll(() => putRandom(storage.blobs, 1000).then(() => "stored", String), { timeout: 20_000 })
+      .toBe("stored");
     await storage.close();
   });
 });

@@ -16,7 +16,7 @@ describe("uploads to the local store", () => {
   test("200 uploads stalled halfway hold no thread and no descriptor, and the 201st completes", async () => {
     await using fixture = await StorageFixture.open();
     const { blobs } = fixture.storage;
-    const size = 3_000_000;
+    const size = 1_400_000;
     const datas = Array.from({ length: 201 }, (_, index) => Buffer.alloc(size, index));
     const uploads = await Promise.all(datas.map((data) => blobs.openUpload(digestOf(DigestFunction.SHA256, data))));
     for (const [index, upload] of uploads.slice(0, 200).entries()) {
@@ -70,7 +70,7 @@ describe("uploads to the local store", () => {
     clock.advance(10 * 60_000);
     expect(fixture.storage.stats().openUploads).toBe(0);
     await expectCode(upload.write(new Uint8Array(1)), Code.ABORTED);
-    await expect.poll(() => readdirSync(join(fixture.dataDir, "tmp"))).toEqual([]);
+    await expect.poll(() => readdirSync(join(fixture.dataDir, "tmp")), { timeout: 20_000 }).toEqual([]);
   });
 
   // Half a megabyte of memory each, for as long as a client is silent.
@@ -85,7 +85,7 @@ describe("uploads to the local store", () => {
       readdirSync(join(fixture.dataDir, "tmp")).map((name) => statSync(join(fixture.dataDir, "tmp", name)).size);
     expect(sizes()).toEqual([]);
     clock.advance(5000);
-    await expect.poll(sizes).toEqual([1000]);
+    await expect.poll(sizes, { timeout: 20_000 }).toEqual([1000]);
     await upload.write(new Uint8Array(data.subarray(1000)));
     await upload.finish();
     expect(same(await readAll(await blobs.openRead(digestOf(1, data))), data)).toBe(true);
