@@ -24,8 +24,20 @@ interface Entry {
   readonly sizeBytes: number;
   /** How many input roots are being built from it; such an entry stays. */
   uses: number;
-  ready: Promise<void>;
+  readonly ready: Promise<void>;
 }
+
+interface AbsentFile {
+  readonly key: CachedFileKey;
+  readonly entry: Entry;
+}
+
+export interface AcquiredFiles {
+  readonly paths: readonly string[];
+  release(): void;
+}
+
+class OthersFailure extends Error {}
 
 export interface FileCacheOptions {
   readonly directory: string;
@@ -63,13 +75,20 @@ export class FileCache {
    * Returns the path of each file, in order. They stay until `release`; the blobs must be pinned until this resolves.
    * Throws FAILED_PRECONDITION when a blob is gone.
    */
-  async acquire(keys: readonly CachedFileKey[]): Promise<{ readonly paths: string[]; release(): void }> {
+  async acquire(keys: readonly CachedFileKey[]): Promise<AcquiredFiles> {
+    for (;;) {
+      try {
+        return await this.#tryAcquire(keys);
+      } catch (error) {
+        // Another action failed while it made files that this one needs, too: it was not about ours, so make them.
+        if (!(error instanceof OthersFailure)) throw error;
+      }
+    }
+  }
+
+  async #tryAcquire(keys: readonly CachedFileKey[]): Promise<AcquiredFiles> {
     const used: Entry[] = [];
-    const release = () => {
-      for (const entry of used.splice(0)) entry.uses--;
-      this.#shrink();
-    };
-    const absent: { readonly key: CachedFileKey; readonly entry: Entry }[] = [];
+    const absent: AbsentFile[] = [];
     const filled = Promise.withResolvers<void>();
     filled.promise.catch(() => undefined); // whoever waits for an entry has a handler of its own
     for (const key of keys) {
@@ -87,18 +106,36 @@ export class FileCache {
       entry.uses++;
       used.push(entry);
     }
+    const paths = used.map((entry) => entry.path);
+    const release = () => {
+      for (const entry of used.splice(0)) entry.uses--;
+      this.#shrink();
+    };
     try {
-      if (absent.length > 0) await this.#fill(absent).then(filled.resolve, filled.reject);
+      await this.#make(absent).then(filled.resolve, (error: unknown) => {
+        filled.reject(new OthersFailure("another action failed", { cause: error }));
+        throw error;
+      });
       await Promise.all(new Set(used.map((entry) => entry.ready)));
     } catch (error) {
-      for (const { key, entry } of absent) this.#forget(entryName(key), entry);
       release();
       throw error;
     }
-    return { paths: used.map((entry) => entry.path), release };
+    return { paths, release };
   }
 
-  async #fill(absent: readonly { readonly key: CachedFileKey; readonly entry: Entry }[]): Promise<void> {
+  /** Makes all of them, or forgets all of them. */
+  async #make(absent: readonly AbsentFile[]): Promise<void> {
+    try {
+      await this.#fill(absent);
+    } catch (error) {
+      for (const { key, entry } of absent) this.#forget(entryName(key), entry);
+      this.#remove(absent.map(({ entry }) => entry.path)); // some may be there
+      throw error;
+    }
+  }
+
+  async #fill(absent: readonly AbsentFile[]): Promise<void> {
     let batch: NewFile[] = [];
     let bytes = 0;
     const flush = async () => {
@@ -130,8 +167,12 @@ export class FileCache {
       this.#forget(name, entry);
       doomed.push(entry.path);
     }
+    if (doomed.length > 0) this.#remove(doomed);
+  }
+
+  #remove(paths: readonly string[]): void {
     // Nobody waits for it, and what could not be removed is swept at the next start.
-    if (doomed.length > 0) this.#options.threads.run("removeTrees", doomed).catch(() => undefined);
+    this.#options.threads.run("removeTrees", paths).catch(() => undefined);
   }
 
   #forget(name: string, entry: Entry): void {

@@ -80,7 +80,10 @@ export class TreeCache {
     } catch {
       // Safe: without this tree its files are staged one by one, and what is wrong with them shows there.
     }
-    if (this.#entries.get(key) === entry) this.#entries.delete(key);
+    if (this.#entries.get(key) === entry) {
+      this.#entries.delete(key);
+      this.#remove([entry.path], source); // half of it may be there
+    }
     release();
     return undefined;
   }
@@ -132,8 +135,12 @@ export class TreeCache {
       this.#entryCount -= entry.entryCount;
       doomed.push(entry.path);
     }
+    if (doomed.length > 0) this.#remove(doomed, source);
+  }
+
+  #remove(paths: readonly string[], source: TreeSource): void {
     // Nobody waits for it, and what could not be removed is swept at the next start.
-    if (doomed.length > 0) source.threads.run("removeTrees", doomed).catch(() => undefined);
+    source.threads.run("removeTrees", paths).catch(() => undefined);
   }
 
   #rememberUnsuitable(key: string): void {

@@ -76,6 +76,17 @@ test("acquire() reports a blob that is gone, and forgets the file it was to be",
   expect(cache.bytes).toBe(0);
 });
 
+// Each action has checked its own blobs; what another one lost is not its business.
+test("acquire() succeeds though another action failed while it made the same file", async () => {
+  const cache = make();
+  const shared = plain(await build.blob("shared"));
+  const absent = plain({ fn: build.fn, hash: "cd".repeat(32), sizeBytes: 3 });
+  const [failed, fine] = await Promise.allSettled([cache.acquire([shared, absent]), cache.acquire([shared])]);
+  expect(failed.status).toBe("rejected");
+  if (fine.status === "rejected") throw fine.reason;
+  expect(readFileSync(fine.value.paths[0]!, "utf8")).toBe("shared");
+});
+
 // ext4 ends at 65,000 names of one file; the input root after that must still come into being.
 test("the 65,001st link of a file is a copy", async () => {
   const cache = make();
