@@ -10,6 +10,7 @@ import type { DeadlineEntry, DeadlineWheel } from "./deadline-wheel.ts";
 import { PREFIX_BYTES, putMessagePrefix } from "./message-prefix.ts";
 import type { MethodEntry } from "./method-table.ts";
 import type { Call, ClientCertificate } from "./service.ts";
+import { PartialMessage, type UploadMemory } from "./upload-memory.ts";
 import {
   maxTrailerBytes,
   OK_TRAILERS,
@@ -22,6 +23,7 @@ import {
 /** What the calls of one transport share. */
 export interface CallHost {
   readonly deadlines: DeadlineWheel;
+  readonly uploadMemory: UploadMemory;
   /** The handler has settled and the call has been answered, or there is nobody to answer. */
   callEnded(entry: MethodEntry): void;
   /** A handler goes on although nobody has waited for it for a while (G-44). */
@@ -50,6 +52,7 @@ export abstract class ServerCall implements Call {
   #answered = false;
   #abort: AbortController | undefined;
   #deadline: DeadlineEntry | undefined;
+  #partial: PartialMessage | undefined;
   #lingering: DeadlineEntry | undefined;
   #settled = false;
   readonly #timeoutMs: number | undefined;
@@ -142,6 +145,26 @@ export abstract class ServerCall implements Call {
     this.cancelWork(status);
   }
 
+  /** The body has grown by `receivedBytes`; throws when there is no room for the `missingBytes` of its message. */
+  protected onProgress(receivedBytes: number, missingBytes: number): void {
+    if (this.#partial === undefined) {
+      if (missingBytes === 0) return;
+      const { uploadMemory: memory, deadlines } = this.host;
+      this.#partial = new PartialMessage({
+        path: this.path,
+        memory,
+        deadlines,
+        onStalled: (status) => this.fail(status),
+      });
+    }
+    this.#partial.update(receivedBytes, missingBytes);
+  }
+
+  /** The handler has not read what is there, so the rest may not come (see PartialMessage.excuse). */
+  protected excuseSlowness(): void {
+    this.#partial?.excuse();
+  }
+
   /** Tells the handler that nobody waits for it any more. */
   protected cancelWork(status: StatusError): void {
     if (this.over !== undefined) return;
@@ -166,6 +189,7 @@ export abstract class ServerCall implements Call {
 
   #end(code: Code): void {
     this.#answered = true;
+    this.#partial?.end();
     this.entry.count(code);
     if (this.#deadline === undefined) return;
     this.host.deadlines.remove(this.#deadline);

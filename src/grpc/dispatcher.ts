@@ -16,6 +16,7 @@ import { maxTrailerBytes, trailersOnly } from "./status-trailers.ts";
 import { StreamingCall } from "./stream-call.ts";
 import { parseTimeoutMs } from "./timeout.ts";
 import { UnaryCall } from "./unary-call.ts";
+import { UploadMemory } from "./upload-memory.ts";
 
 const NO_DETAILS: readonly StatusDetail[] = [];
 
@@ -24,11 +25,13 @@ const MAX_IGNORED_BYTES = 1024 * 1024;
 
 export class Dispatcher implements CallHost {
   readonly deadlines = new DeadlineWheel();
+  readonly uploadMemory: UploadMemory;
   readonly #methods: MethodTable;
   readonly #logger: Logger;
   #activeCalls = 0;
 
-  constructor(methods: MethodTable, logger: Logger) {
+  constructor(methods: MethodTable, logger: Logger, uploadMemory: UploadMemory = new UploadMemory()) {
+    this.uploadMemory = uploadMemory;
     this.#methods = methods;
     this.#logger = logger;
   }

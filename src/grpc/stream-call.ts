@@ -85,6 +85,8 @@ export class StreamingCall extends ServerCall implements StreamCall, RequestRece
     }
     try {
       this.#reader.push(chunk);
+      this.onProgress(chunk.length, this.#reader.missingBytes);
+      if (this.#reader.readyCount > 0) this.excuseSlowness();
     } catch (error) {
       this.fail(toStatusError(error));
       return;

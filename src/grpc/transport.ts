@@ -61,6 +61,11 @@ class Transport implements ServerTransport {
     options.metrics.gauge("ledge_http2_streams", "HTTP/2 streams that are open or worked on.", () =>
       this.#streamCount(),
     );
+    options.metrics.gauge(
+      "ledge_grpc_upload_bytes",
+      "Bytes reserved for request messages that are still arriving.",
+      () => this.#dispatcher.uploadMemory.usedBytes,
+    );
     options.metrics.gauge("ledge_grpc_calls", "gRPC calls under way.", () => this.activeCalls);
   }
 

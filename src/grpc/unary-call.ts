@@ -59,6 +59,7 @@ export class UnaryCall extends ServerCall implements RequestReceiver {
     this.#reader ??= new MessageReader(this.path, this.entry.maxRequestBytes);
     try {
       this.#reader.push(chunk);
+      this.onProgress(chunk.length, this.#reader.missingBytes);
       if (this.#reader.readyCount > 1) throw wrongCardinality("more than one message", this.path);
     } catch (error) {
       this.fail(toStatusError(error));
