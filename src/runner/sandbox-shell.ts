@@ -83,7 +83,7 @@ export async function runSandboxShell({ spec, bwrapPath }: SandboxShellOptions):
   }
 }
 
-const NO_LIMITS = { timeoutMs: 0, maxLogBytes: 0 };
+const NO_LIMITS: RunSpec["limits"] = { timeoutMs: 0, maxLogBytes: 0 };
 const SETTLE_TIMEOUT_MS = 10_000;
 
 function makeInputRoot(scratch: string, owner: { readonly uid: number; readonly gid: number } | undefined): string {
