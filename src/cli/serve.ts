@@ -1,6 +1,8 @@
 // `ledge serve`: starts the server, says where it is, and ends it on SIGTERM or SIGINT.
 
 import { allowAssetsBelow } from "../base/embedded-assets.ts";
+import type { ServerParts } from "../server/compose.ts";
+import type { RunningServer } from "../server/lifecycle.ts";
 import { createLogger, type Logger } from "../telemetry/log.ts";
 import { readServeArguments } from "./serve-config.ts";
 import { buildInfo, versionText } from "./version.ts";
@@ -23,24 +25,43 @@ export async function runServe(args: readonly string[]): Promise<number> {
   // Loaded only now: what comes with it opens native add-ons, and the data directory is one of the places to extract them.
   if (config.dataDir !== ":memory:") allowAssetsBelow(config.dataDir);
   const { startServer } = await import("../server/lifecycle.ts");
-  const { bannerText } = await import("../server/banner.ts");
+  const { bannerFields, bannerText } = await import("../server/banner.ts");
 
-  let server;
-  try {
-    server = await startServer({ config, buildInfo: buildInfo(), logger });
-  } catch (error) {
-    logger.error(error instanceof Error ? error.message : String(error));
-    logger.debug("stack", { stack: error instanceof Error ? error.stack : undefined });
-    return 1;
-  }
-  process.stdout.write(
-    bannerText({ version: versionText(), config, addresses: server.addresses, execution: server.execution }),
-  );
+  const server = await Promise.race([
+    startOrExplain({ config, buildInfo: buildInfo(), logger }, startServer),
+    signaled,
+  ]);
+  if (server === undefined) return endSoon(1);
+  // Nothing was served yet, so nothing has to be finished: what is half open ends with the process, as after a kill.
+  if (typeof server === "string") process.exit(0);
+  const facts = { version: versionText(), config, addresses: server.addresses, execution: server.execution };
+  // Whoever wants JSON reads the log with a program, perhaps stdout and stderr as one.
+  if (config.logFormat === "json") logger.info("ready", bannerFields(facts));
+  else process.stdout.write(bannerText(facts));
   const signal = await signaled;
   await server.stop();
   logger.info("stopped", { signal });
-  setTimeout(() => process.exit(), LINGER_MS).unref();
-  return 0;
+  return endSoon(0);
+}
+
+/** Returns `exitCode`, and sees to it that nothing that forgot to close keeps the process for long. */
+function endSoon(exitCode: number): number {
+  setTimeout(() => process.exit(exitCode), LINGER_MS).unref();
+  return exitCode;
+}
+
+/** Says why when it cannot start. */
+async function startOrExplain(
+  parts: ServerParts,
+  start: (parts: ServerParts) => Promise<RunningServer>,
+): Promise<RunningServer | undefined> {
+  try {
+    return await start(parts);
+  } catch (error) {
+    parts.logger.error(error instanceof Error ? error.message : String(error));
+    parts.logger.debug("stack", { stack: error instanceof Error ? error.stack : undefined });
+    return undefined;
+  }
 }
 
 /** Resolves with the first signal; the second one ends the process at once. */

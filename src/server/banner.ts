@@ -2,6 +2,7 @@
 
 import { formatBytes } from "../base/units.ts";
 import { formatAddress, type ListenAddress } from "../grpc/server.ts";
+import type { LogFields } from "../telemetry/log.ts";
 import type { ExecutionStatus } from "./compose-execution.ts";
 import type { ServerConfig } from "./config.ts";
 
@@ -24,6 +25,18 @@ export function bannerText(facts: BannerFacts): string {
     ...bazelrc(facts),
     "",
   ].join("\n");
+}
+
+/** The same as fields of one log line. */
+export function bannerFields({ version, config, addresses, execution }: BannerFacts): LogFields {
+  return {
+    version,
+    listen: addresses.map((address) => clientUrl(address, config)).join(" "),
+    dataDir: config.dataDir,
+    maxSizeBytes: config.maxSizeBytes,
+    slots: execution.enabled ? execution.slots : 0,
+    execution: executionText(execution),
+  };
 }
 
 function executionText(execution: ExecutionStatus): string {

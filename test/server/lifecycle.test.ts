@@ -39,6 +39,15 @@ function commandLines(): string[] {
   });
 }
 
+/** Resolves when a server tries to own the data directory: for some milliseconds it has a socket of its own there. */
+async function untilCandidate(): Promise<void> {
+  const isTrying = () => readdirSync(join(folder, "data")).some((name) => name.startsWith("candidate."));
+  for (let waited = 0; !isTrying(); waited++) {
+    if (waited > 20_000) throw new Error("no server tries to own the data directory");
+    await sleep(1);
+  }
+}
+
 describe("the port file", () => {
   test("has one line for each address in the order of --listen, and goes when the server ends", async () => {
     const portFile = join(folder, "second-port-file");
@@ -109,6 +118,18 @@ describe("SIGTERM", () => {
     await client.capabilities(); // its connection stays open
     process.kill(server.pid, signal);
     expect(await server.exited()).toEqual({ code: 0, signal: null });
+  });
+
+  test("ends a server that is still starting with exit code 0", async () => {
+    // It waits for the data directory, since the socket that was handed to it says that it follows another server.
+    await using holder = await SocketHolder.start(folder);
+    const first = await holder.startLedge();
+    await first.accepting();
+    const second = await holder.startLedge();
+    await untilCandidate();
+    expect(await second.stop()).toBe(0);
+    expect(existsSync(second.portFile)).toBe(false);
+    expect(await first.stop()).toBe(0);
   });
 
   test("lets an action under way finish and its client hear of it", async () => {
@@ -234,6 +255,13 @@ for line in sys.stdin:
         print(servers[argument].wait(), flush=True)
 `;
 
+interface HeldLedge {
+  readonly portFile: string;
+  accepting(): Promise<void>;
+  /** SIGTERM; resolves with the exit code. */
+  stop(): Promise<number>;
+}
+
 class SocketHolder implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #folder: string;
@@ -256,7 +284,7 @@ class SocketHolder implements AsyncDisposable {
     return holder;
   }
 
-  async startLedge(): Promise<{ portFile: string; accepting: () => Promise<void>; stop: () => Promise<number> }> {
+  async startLedge(): Promise<HeldLedge> {
     const portFile = join(this.#folder, `port-${this.#pids.length}`);
     const pid = Number(await this.#ask(`start ${portFile}`));
     this.#pids.push(pid);
