@@ -15,6 +15,8 @@ test("eight builds at once all succeed, and every action runs once or is shared"
     await using bazel = await Bazel.create();
     return await bazel.expectSuccess("build", ...args); // awaited here: the next line of this block is the disposal
   });
+  // All have to end before the first failure is reported: each Bazel has a server and a folder to clean up.
+  await Promise.allSettled(running);
   const results = await Promise.all(running);
   const actions = new Set(results.map(remoteCount));
   for (const result of results) expect(localCount(result.processes)).toBe(0);
