@@ -4,6 +4,7 @@
 // a second walk evicts those. Both run in slices of at most 2 ms of the event loop. Entries that are pinned, being
 // written or leased are passed over.
 
+import type { Clock } from "../base/clock.ts";
 import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
 import type { BlobIndex } from "./blob-index.ts";
 import { IndexFlag } from "./blob-index.ts";
@@ -13,6 +14,8 @@ import { diskBytes } from "./records.ts";
 const SLICE_MS = 2;
 /** Entries that leave in one commit: enough to share its sync, few enough that freeing shows soon. */
 const VICTIMS_PER_COMMIT = 512;
+/** After a walk that found no victim; entries become old enough meanwhile, one by one. */
+const BARREN_MS = 250;
 /** A bound for a store in which nearly everything is in use. */
 const MAX_ROUNDS = 8;
 /** Buckets of the histogram over access times. */
@@ -38,6 +41,9 @@ export interface EvictorOptions {
   readonly newestVictim: () => number;
   /** False for entries that must stay whatever their age. */
   readonly mayEvict: (victim: Victim) => boolean;
+  /** Changes when something stops being pinned. */
+  readonly releases: () => number;
+  readonly clock: Clock;
   /**
    * Takes entries out of the index at once, except those that may not be evicted any more or were asked for after
    * `cutoff`; resolves with the victims whose room is free.
@@ -51,6 +57,8 @@ export class Evictor {
   readonly #evictedEntries: Counter;
   readonly #evictedBytes: Counter;
   #running: Promise<void> | undefined;
+  /** Where nothing was to be had a moment ago: a store full of things in use must not walk its index for every write. */
+  readonly #barren = new Map<Pool, { readonly untilMs: number; readonly releases: number }>();
 
   constructor(options: EvictorOptions) {
     this.#options = options;
@@ -60,7 +68,7 @@ export class Evictor {
 
   /** Starts evicting down to the low mark when it is time to, before writers have to wait for it. */
   poke(): void {
-    if (this.#running === undefined && this.#options.surplusBytes() > 0) {
+    if (this.#running === undefined && this.#options.surplusBytes() > 0 && !this.#isBarren("any")) {
       void this.#runAlone(() => this.#evict("any", this.#options.surplusBytes())); // never rejects
     }
   }
@@ -69,9 +77,9 @@ export class Evictor {
   async makeRoom(pool: Pool, bytes: number): Promise<boolean> {
     const excess = () => this.#options.excessBytes(pool, bytes);
     // A few rounds: pinned entries and what others write meanwhile make one round miss its aim.
-    for (let round = 0; round < 4 && excess() > 0; round++) {
+    for (let round = 0; round < 4 && excess() > 0 && !this.#isBarren(pool); round++) {
       await this.#runAlone(async () => {
-        if (excess() > 0) await this.#evict(pool, excess() + this.#options.surplusBytes());
+        if (excess() > 0 && !this.#isBarren(pool)) await this.#evict(pool, excess() + this.#options.surplusBytes());
       });
     }
     return excess() <= 0;
@@ -99,6 +107,7 @@ export class Evictor {
 
   async #evict(pool: Pool, wantedBytes: number): Promise<void> {
     const newest = this.#options.newestVictim();
+    const releases = this.#options.releases();
     let excess = wantedBytes;
     let skipped = 0;
     // What had to be passed over counts as old in the histogram, so the next round looks that much further.
@@ -106,9 +115,17 @@ export class Evictor {
       const cutoff = await this.#findCutoff(pool, excess + skipped);
       const outcome = await this.#evictBefore(pool, Math.min(newest, cutoff), excess);
       excess -= outcome.freed;
-      if (cutoff >= newest || (outcome.freed === 0 && outcome.skipped <= skipped)) return;
+      if (cutoff >= newest || (outcome.freed === 0 && outcome.skipped <= skipped)) break;
       skipped = outcome.skipped;
     }
+    if (excess < wantedBytes) this.#barren.delete(pool);
+    else this.#barren.set(pool, { untilMs: this.#options.clock.monotonicMs() + BARREN_MS, releases });
+  }
+
+  #isBarren(pool: Pool): boolean {
+    const barren = this.#barren.get(pool);
+    if (barren === undefined) return false;
+    return this.#options.clock.monotonicMs() < barren.untilMs && this.#options.releases() === barren.releases;
   }
 
   /** The access time before (and at) which `excess` bytes were last used. */

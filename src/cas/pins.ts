@@ -6,6 +6,9 @@ import type { Pin } from "./blob-store.ts";
 export class Pins {
   #counts = new Map<string, number>();
 
+  /** How often something stopped being pinned: tells whether a look for victims could end otherwise now. */
+  releases = 0;
+
   get count(): number {
     return this.#counts.size;
   }
@@ -28,7 +31,9 @@ export class Pins {
 
   #unpin(key: string): void {
     const count = this.#counts.get(key) ?? 0;
-    if (count <= 1) this.#counts.delete(key);
-    else this.#counts.set(key, count - 1);
+    if (count <= 1) {
+      this.#counts.delete(key);
+      this.releases++;
+    } else this.#counts.set(key, count - 1);
   }
 }

@@ -75,6 +75,8 @@ export class StoreCore {
       surplusBytes: () => this.#budget.surplusBytes(),
       newestVictim: () => this.table.accessClock.now() - Math.ceil(options.protectRecentMs / TICK_MS),
       mayEvict: (victim) => this.#mayEvict(victim),
+      releases: () => this.pins.releases,
+      clock: options.clock,
       evict: (victims, cutoff) => this.#evict(victims, cutoff),
       metrics: options.metrics,
     });
