@@ -27,7 +27,9 @@ afterAll(async () => {
 
 describe("HTTP clients", patient, () => {
   test("Bazel, ccache (layouts bazel and subdirs), WebDAV and Gradle work in one server at once", async () => {
-    await Promise.all([bazelOverHttp(), ccache("bazel"), ccache("subdirs"), webdavLikeSccache(), gradle()]);
+    const clients = [bazelOverHttp(), ccache("bazel"), ccache("subdirs"), webdavLikeSccache(), gradle()];
+    await Promise.allSettled(clients); // all clean up before the first failure is reported
+    await Promise.all(clients);
     expect((await fetch(`http://${server.address}/status`)).status).toBe(200);
   });
 
