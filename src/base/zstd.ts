@@ -2,10 +2,14 @@
 //
 // Invariant: decompression never makes more bytes than the declared size, and needs no more memory than the larger of
 // 8 MiB and that size (128 MiB at most). Nothing is held by a stream while nobody pushes: neither a thread nor a
-// descriptor. Node's zlib does the work, larger pieces of it on libuv's threads. Source of the format: RFC 8878.
+// descriptor. Node's zlib does the work, larger pieces of it on libuv's threads, where LMDB commits and files are
+// written too: so only a few pieces are under way at any time. (Node has no synchronous zstd stream, which is what a
+// worker thread of our own would need.) Source of the format: RFC 8878.
 
 import { constants, createZstdCompress, createZstdDecompress, zstdCompress, zstdCompressSync } from "node:zlib";
 import { zstdDecompress, zstdDecompressSync, type ZstdCompress, type ZstdDecompress } from "node:zlib";
+import { availableParallelism } from "node:os";
+import { Limiter } from "./limiter.ts";
 import { Code, StatusError, invalidArgument } from "./status.ts";
 
 /** Level 1: on the way out time costs more than bytes. 3 halves the throughput for a few per cent. */
@@ -13,6 +17,12 @@ const LEVEL = 1;
 /** Up to here the work (about 50 µs, most of it set-up) costs less than waiting for a thread. */
 const IN_PLACE_BYTES = 32 * 1024;
 const CHUNK_BYTES = 256 * 1024;
+
+/**
+ * As many as there are cores: more would not be faster. Without a bound 30 readers of compressed blobs filled libuv's 16
+ * threads, and a small durable write took half a second instead of 10 ms.
+ */
+const threadJobs = new Limiter(Math.max(1, Math.min(availableParallelism(), 8)));
 
 /**
  * Where compression is optional, blobs below this size go plain: a frame costs about 50 µs to set up, whatever its size,
@@ -25,12 +35,15 @@ const COMPRESS_OPTIONS = { params: { [constants.ZSTD_c_compressionLevel]: LEVEL 
 /** Returns one frame holding `data`, which is borrowed until the promise settles. */
 export function compressZstd(data: Uint8Array): Uint8Array | Promise<Uint8Array> {
   if (data.length <= IN_PLACE_BYTES) return zstdCompressSync(data, COMPRESS_OPTIONS);
-  return new Promise((resolve, reject) => {
-    zstdCompress(data, COMPRESS_OPTIONS, (error, result) => {
-      if (error === null) resolve(result);
-      else reject(new StatusError(Code.INTERNAL, `Cannot compress ${data.length} bytes: ${error.message}`));
-    });
-  });
+  return threadJobs.run(
+    () =>
+      new Promise((resolve, reject) => {
+        zstdCompress(data, COMPRESS_OPTIONS, (error, result) => {
+          if (error === null) resolve(result);
+          else reject(new StatusError(Code.INTERNAL, `Cannot compress ${data.length} bytes: ${error.message}`));
+        });
+      }),
+  );
 }
 
 /** Returns the `sizeBytes` bytes that the frames in `data` hold; throws INVALID_ARGUMENT for anything else. */
@@ -41,9 +54,12 @@ export async function decompressZstd(data: Uint8Array, sizeBytes: number): Promi
   try {
     if (Math.max(data.length, sizeBytes) <= IN_PLACE_BYTES) result = zstdDecompressSync(data, options);
     else {
-      result = await new Promise<Uint8Array>((resolve, reject) => {
-        zstdDecompress(data, options, (error, output) => (error === null ? resolve(output) : reject(error)));
-      });
+      result = await threadJobs.run(
+        () =>
+          new Promise<Uint8Array>((resolve, reject) => {
+            zstdDecompress(data, options, (error, output) => (error === null ? resolve(output) : reject(error)));
+          }),
+      );
     }
   } catch (error) {
     throw decodingError(error, sizeBytes);
@@ -52,15 +68,17 @@ export async function decompressZstd(data: Uint8Array, sizeBytes: number): Promi
   return result;
 }
 
+/** A full buffer of one byte: after each output the stream does nothing until it is read. So one read is one job. */
+const STEPWISE = { chunkSize: CHUNK_BYTES, readableHighWaterMark: 1 };
+
 /** Compresses a stream of unknown length into one frame. */
 export function createZstdCompressor(): ZstdStream {
-  return new ZstdStream(createZstdCompress({ ...COMPRESS_OPTIONS, chunkSize: CHUNK_BYTES }), undefined);
+  return new ZstdStream(createZstdCompress({ ...COMPRESS_OPTIONS, ...STEPWISE }), undefined);
 }
 
 /** Decompresses frames that hold `sizeBytes` in all; the last byte over it throws INVALID_ARGUMENT. */
 export function createZstdDecompressor(sizeBytes: number): ZstdStream {
-  const options = { chunkSize: CHUNK_BYTES, params: decoderParams(sizeBytes) };
-  return new ZstdStream(createZstdDecompress(options), sizeBytes);
+  return new ZstdStream(createZstdDecompress({ ...STEPWISE, params: decoderParams(sizeBytes) }), sizeBytes);
 }
 
 /** One direction of a stream. `push` and `finish` are called one after the other, and their output is read to its end. */
@@ -69,21 +87,20 @@ export class ZstdStream {
   readonly #maxBytes: number | undefined;
   #pushedBytes = 0;
   #producedBytes = 0;
+  /** Input was given, or the end announced, and the stream has not done with it yet. */
+  #isBusy = false;
   #error: Error | undefined;
-  #ended = false;
   #wake: () => void = () => undefined;
 
   constructor(stream: ZstdCompress | ZstdDecompress, maxBytes: number | undefined) {
     this.#stream = stream;
     this.#maxBytes = maxBytes;
     stream.on("readable", () => this.#wake());
-    stream.on("end", () => {
-      this.#ended = true;
-      this.#wake();
-    });
+    stream.on("end", () => this.#done());
+    stream.on("close", () => this.#done());
     stream.on("error", (error) => {
       this.#error = error;
-      this.#wake();
+      this.#done();
     });
   }
 
@@ -91,19 +108,13 @@ export class ZstdStream {
   async *push(chunk: Uint8Array): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     if (chunk.length === 0) return;
     this.#pushedBytes += chunk.length;
-    let consumed = false;
-    this.#stream.write(chunk, () => {
-      consumed = true;
-      this.#wake();
-    });
-    yield* this.#outputs(() => consumed);
+    yield* this.#outputs(() => this.#stream.write(chunk, () => this.#done()));
   }
 
   /** Yields the rest; for a decompressor throws INVALID_ARGUMENT when the last frame is cut or followed by garbage. */
   async *finish(): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     if (this.#pushedBytes === 0 && this.#maxBytes !== undefined) throw invalidArgument("the zstd stream is empty");
-    this.#stream.end();
-    yield* this.#outputs(() => this.#ended);
+    yield* this.#outputs(() => this.#stream.end());
     // The decoder ends after the last frame it knows and leaves the rest of the input where it is.
     if (this.#maxBytes !== undefined && this.#stream.bytesWritten < this.#pushedBytes) {
       throw invalidArgument(`corrupt zstd stream: garbage after ${this.#stream.bytesWritten} bytes`);
@@ -113,30 +124,47 @@ export class ZstdStream {
   /** Frees the memory. Idempotent; must be called. */
   close(): void {
     this.#stream.destroy();
-    this.#wake();
+    this.#done();
   }
 
-  async *#outputs(isDone: () => boolean): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-    for (;;) {
-      if (this.#error !== undefined) throw decodingError(this.#error, this.#maxBytes ?? 0);
-      const output = this.#stream.read() as Buffer | null;
-      if (output !== null) {
-        this.#producedBytes += output.length;
-        if (this.#maxBytes !== undefined && this.#producedBytes > this.#maxBytes) {
-          throw wrongSize(this.#producedBytes, this.#maxBytes);
-        }
-        // A copy: consecutive outputs share memory, and the caller may transfer what it gets.
-        yield new Uint8Array(output);
-      } else if (isDone()) {
-        return;
-      } else if (this.#stream.destroyed) {
-        throw new StatusError(Code.CANCELLED, "the stream was closed");
-      } else {
+  async *#outputs(begin: () => void): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+    this.#isBusy = true;
+    await this.#step(begin);
+    while (this.#isBusy || this.#stream.readableLength > 0) {
+      // Reading is what starts the next job; waiting for it before handing out the output costs one more chunk.
+      const output = await this.#step(() => this.#stream.read() as Buffer | null);
+      if (output === null) continue;
+      this.#producedBytes += output.length;
+      if (this.#maxBytes !== undefined && this.#producedBytes > this.#maxBytes) {
+        throw wrongSize(this.#producedBytes, this.#maxBytes);
+      }
+      // A copy: consecutive outputs share memory, and the caller may transfer what it gets.
+      yield new Uint8Array(output);
+    }
+  }
+
+  /** Starts at most one job on a thread, and waits until no job of this stream is under way. */
+  #step<T>(start: () => T): Promise<T> {
+    return threadJobs.run(async () => {
+      const result = start();
+      while (this.#isBusy && this.#stream.readableLength === 0) {
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });
+        // Awake without output: perhaps at the end, which the stream announces only to who reads.
+        if (this.#isBusy && this.#stream.readableLength === 0) this.#stream.read();
       }
-    }
+      if (this.#error !== undefined) throw decodingError(this.#error, this.#maxBytes ?? 0);
+      if (this.#stream.destroyed && !this.#stream.readableEnded) {
+        throw new StatusError(Code.CANCELLED, "the stream was closed");
+      }
+      return result;
+    });
+  }
+
+  #done(): void {
+    this.#isBusy = false;
+    this.#wake();
   }
 }
 
