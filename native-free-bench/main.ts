@@ -8,6 +8,7 @@ import { assertNodeVersion } from "../src/base/node-version.ts";
 assertNodeVersion();
 
 const COMMANDS: Readonly<Record<string, () => Promise<(argv: readonly string[]) => Promise<number>>>> = {
+  bench: async () => (await import("./bench-command.ts")).runBench,
   conformance: async () => (await import("./conformance-command.ts")).runConformance,
 };
 

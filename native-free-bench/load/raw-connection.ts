@@ -24,6 +24,8 @@ export interface PreparedCall {
   readonly path: string;
   /** The framed messages, one after the other. */
   readonly body: readonly Uint8Array[];
+  /** A code that is a right answer beside OK, such as NOT_FOUND for a miss. */
+  readonly accepts?: number;
 }
 
 export interface CallResult {

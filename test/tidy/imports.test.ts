@@ -42,8 +42,8 @@ const PACKAGE_HOMES: Readonly<Record<string, string>> = {
 /** What may use the HTTP/2 and message codecs from outside: it must run where no native add-on loads. */
 const BENCH_MAY_IMPORT = ["http2", "proto", "digest", "base"];
 
-/** Plain JavaScript without native code, inlined into what the bench writes. */
-const BENCH_PACKAGES = ["uplot"];
+/** Plain JavaScript without native code: plots inlined into reports, the second client, micro-benchmarks. */
+const BENCH_PACKAGES = ["uplot", "@grpc/grpc-js", "tinybench"];
 
 const product = sourceFiles().filter((path) => path.startsWith("src/"));
 

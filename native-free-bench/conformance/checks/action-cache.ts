@@ -257,6 +257,8 @@ export const actionCacheChecks: readonly Check[] = defineArea(
           withWorker({ outputFiles: [{ path: "o", digest: file.digest }] }),
         );
         if (update.code !== Code.OK) return;
+        // Asking meanwhile must not make the server forget the entry.
+        await p.getActionResult(digest);
         await p.store(file);
         expectOk(await p.getActionResult(digest), "GetActionResult after the upload");
       },
