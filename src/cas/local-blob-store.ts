@@ -3,7 +3,7 @@
 // The walk of a write: verify → bytes durable → record durable → index → answer. The walk of FindMissingBlobs ends here,
 // in one loop over typed arrays.
 
-import { chmod, chown, lstat, readFile, rename, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import {
   digestMismatch,
   formatDigest,
@@ -13,14 +13,13 @@ import {
   type DigestFunction,
 } from "../digest/digest.ts";
 import { hexToWords, WORDS_PER_HASH, type DigestBatch } from "../digest/digest-batch.ts";
-import { emptyDigest } from "../digest/digest.ts";
 import { Code, StatusError } from "../base/status.ts";
 import { HASH_IN_PLACE_BYTES } from "../compute/ingest-pool.ts";
 import { hashHex } from "../compute/hash.ts";
-import type { IngestResult } from "../compute/ingest-protocol.ts";
 import type { BlobReader, BlobStore, BlobUpload, Pin, ReadOptions } from "./blob-store.ts";
 import { IndexFlag } from "./blob-index.ts";
 import type { EntryName } from "./entry-table.ts";
+import { takeFile } from "./file-intake.ts";
 import { FileReader } from "./file-reader.ts";
 import { INLINE_LIMIT_BYTES } from "./inline-limit.ts";
 import { Intake, IntakeMemory, type Received } from "./intake.ts";
@@ -173,26 +172,14 @@ export class LocalBlobStore implements BlobStore {
   }
 
   async ingestFile(path: string, fn: DigestFunction): Promise<Digest> {
-    const { files } = this.#core;
-    const source = await files
-      .run(() => lstat(path))
-      .catch((error: unknown): never => {
-        throw new StatusError(Code.NOT_FOUND, `Cannot store file "${path}": ${messageOf(error)}`, { cause: error });
-      });
-    if (!source.isFile())
-      throw new StatusError(Code.INVALID_ARGUMENT, `Cannot store "${path}": it is not a regular file`);
-    if (source.size === 0) return emptyDigest(fn);
-    await this.#core.reserve("file", source.size);
-    const temporaryPath = files.newTemporaryPath();
+    const taken = await takeFile(this.#core, path, fn);
     try {
-      const { hash, sizeBytes, checksums } = await this.#takeFile({ path, temporaryPath, fn, links: source.nlink });
+      const { hash, sizeBytes } = taken.received;
       const digest = { fn, hash, sizeBytes };
-      if (this.has(digest)) return digest;
-      if (sizeBytes >= INLINE_LIMIT_BYTES) await this.#storeFile(digest, temporaryPath, checksums);
-      else await this.#storeInline(digest, await files.run(() => readFile(temporaryPath)));
+      if (!this.has(digest)) await this.storeReceived(digest, taken.received);
       return digest;
     } finally {
-      await files.discard(temporaryPath);
+      await taken.discard();
     }
   }
 
@@ -320,54 +307,6 @@ export class LocalBlobStore implements BlobStore {
       await this.#core.table.putFile(name, digest.sizeBytes, checksums);
     });
   }
-
-  /**
-   * Brings a file of ours to `temporaryPath` and hashes it there. It is moved when nobody else has it (one name, same
-   * file system) and copied otherwise: another name or an open descriptor could change the bytes after they were hashed.
-   */
-  async #takeFile(options: {
-    readonly path: string;
-    readonly temporaryPath: string;
-    readonly fn: DigestFunction;
-    readonly links: number;
-  }): Promise<IngestResult> {
-    const { ingest } = this.#core;
-    if (options.links === 1 && (await this.#moveIfOurs(options.path, options.temporaryPath))) {
-      return ingest.hashFile(options.fn, options.temporaryPath);
-    }
-    return ingest.hashFile(options.fn, options.path, options.temporaryPath);
-  }
-
-  /** False, with the file where it was, when it cannot be moved, has another name, or cannot be made ours. */
-  async #moveIfOurs(path: string, temporaryPath: string): Promise<boolean> {
-    const { files } = this.#core;
-    const moved = await files
-      .run(() => rename(path, temporaryPath))
-      .then(
-        () => true,
-        () => false, // another file system, or not our directory: it will be copied
-      );
-    if (!moved) return false;
-    const { nlink, uid } = await files.run(() => stat(temporaryPath));
-    if (nlink === 1 && (await this.#own(temporaryPath, uid))) {
-      await files.run(() => chmod(temporaryPath, 0o444));
-      return true;
-    }
-    await files.run(() => rename(temporaryPath, path));
-    return false;
-  }
-
-  /** The owner of a file may make it writable again: a build user must not own what the store keeps. */
-  async #own(path: string, uid: number): Promise<boolean> {
-    const [ourUid, ourGid] = [process.geteuid?.() ?? 0, process.getegid?.() ?? 0];
-    if (uid === ourUid) return true;
-    return this.#core.files
-      .run(() => chown(path, ourUid, ourGid))
-      .then(
-        () => true,
-        () => false,
-      );
-  }
 }
 
 export interface OpenIntake {
@@ -390,8 +329,4 @@ function nameOf(digest: Digest): EntryName {
 /** As lockName() of its name, without making hexadecimal digits of words again. */
 function lockOf(digest: Digest): string {
   return `${digest.fn}:${digest.hash}`;
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
