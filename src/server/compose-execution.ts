@@ -79,10 +79,9 @@ export async function openRunner(
   });
   if (!started.available) return without(explainMissingSandbox(config, logger, started));
   cleanup.defer(() => started.runner.close());
-  for (const warning of started.warnings) logger.warn("sandbox", { warning });
   if (config.sandbox === "none") {
     logger.warn("--sandbox=none: actions run without isolation and can read and change what this user can");
-  }
+  } else for (const warning of started.warnings) logger.warn("sandbox", { warning });
   return started;
 }
 
