@@ -33,8 +33,9 @@ export default defineConfig({
     // One more than cores: the slowest file, test/clients/long-action, waits 90 s and needs no core.
     maxWorkers: Math.max(2, availableParallelism()) + 1,
     sequence: { sequencer: SlowestFirst },
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // Only a hang meets these: machines of continuous integration can be ten times slower than one's own.
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
     // One summary line must mean that everything ran.
     allowOnly: false,
     passWithNoTests: false,
