@@ -39,14 +39,28 @@ export class Budget {
     return this.#options.fileBytes() + Math.max(this.#options.inlineBytes(), this.#indexFile());
   }
 
+  /**
+   * What counts against the limit. A limit that was lowered may leave an index file beyond its share; it cannot shrink,
+   * so it must not take the share of files as well, which would be refused for good.
+   */
+  #chargedBytes(): number {
+    const index = Math.max(this.#options.inlineBytes(), this.#indexFile());
+    return this.#options.fileBytes() + Math.min(index, this.#options.maxBytes * INLINE_SHARE);
+  }
+
   /** How many bytes too many there would be with `bytes` more in `pool`. */
   excessBytes(pool: Pool, bytes: number): number {
     const { maxBytes, inlineBytes } = this.#options;
-    if (pool !== "inline") return this.usedBytes() + bytes - maxBytes;
+    if (pool !== "inline") return this.#chargedBytes() + bytes - maxBytes;
     const wanted = inlineBytes() + bytes;
     const growth = Math.max(0, wanted - this.#indexFile() * INDEX_FILE_FILL);
-    const overLimit = growth === 0 ? 0 : this.usedBytes() + growth - maxBytes;
+    const overLimit = growth === 0 ? 0 : this.#chargedBytes() + growth - maxBytes;
     return Math.max(overLimit, wanted - maxBytes * INLINE_SHARE * INDEX_FILE_FILL);
+  }
+
+  /** How far the index file is beyond its share of the limit. */
+  indexFileExcessBytes(): number {
+    return Math.max(0, this.#indexFile() - this.#options.maxBytes * INLINE_SHARE);
   }
 
   surplusBytes(): number {

@@ -138,6 +138,12 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     metrics,
   });
   const { intakeMemoryBytes } = options;
+  if (core.indexFileExcessBytes > 0) {
+    logger.warn("the index file is larger than its share of --max-size and cannot shrink", {
+      path: indexFilePath,
+      excessBytes: core.indexFileExcessBytes,
+    });
+  }
   const blobs = new LocalBlobStore(core, intakeMemoryBytes === undefined ? {} : { intakeMemoryBytes });
   const values = new LocalValueStore(core);
   const opaque = new LocalOpaqueStore({ blobs, values, clock });

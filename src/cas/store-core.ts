@@ -87,6 +87,11 @@ export class StoreCore {
     return this.#budget.usedBytes();
   }
 
+  /** Disk that the index file takes beyond its share of --max-size, and cannot give back. */
+  get indexFileExcessBytes(): number {
+    return this.#budget.indexFileExcessBytes();
+  }
+
   /** Returns when `bytes` more fit; throws RESOURCE_EXHAUSTED when they do not even after eviction. */
   async reserve(pool: Pool, bytes: number): Promise<void> {
     this.#assertDiskHasRoom();

@@ -124,4 +124,19 @@ describe("eviction of the local store", () => {
     const small = await putRandom(blobs, 10_000);
     expect(await blobs.has(small)).toBe(true);
   });
+
+  // LMDB's file keeps the size it once had; files must still find their share of a lower limit.
+  test("a limit lowered below the size of the index file still leaves room for files", async () => {
+    const { clock, fixture } = await openWith(200 * MIB);
+    await using _ = fixture;
+    for (let i = 0; i < 8; i++) {
+      await Promise.all(Array.from({ length: 100 }, () => putRandom(fixture.storage.blobs, 30_000)));
+    }
+    await fixture.restart({ maxSizeBytes: 12 * MIB });
+    await fixture.storage.loaded;
+    clock.advance(60_000);
+    const large = await putRandom(fixture.storage.blobs, 2 * MIB);
+    const small = await putRandom(fixture.storage.blobs, 1000);
+    expect([await fixture.storage.blobs.has(large), await fixture.storage.blobs.has(small)]).toEqual([true, true]);
+  });
 });

@@ -10,7 +10,7 @@ import { MetricsRegistry } from "../../src/telemetry/metrics.ts";
 
 export class StorageFixture implements AsyncDisposable {
   readonly dataDir = mkdtempSync(join(tmpdir(), "ledge-storage-"));
-  readonly #options: Partial<StorageOptions>;
+  #options: Partial<StorageOptions>;
   metrics = new MetricsRegistry();
   storage!: Storage;
 
@@ -24,8 +24,9 @@ export class StorageFixture implements AsyncDisposable {
     return fixture;
   }
 
-  async restart(): Promise<void> {
+  async restart(changed: Partial<StorageOptions> = {}): Promise<void> {
     await this.storage.close();
+    this.#options = { ...this.#options, ...changed };
     await this.#open();
   }
 
