@@ -17,6 +17,7 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
 
 /** Commands of native-free-bench/, which have flags and a --help of their own. */
 const TOOLS: Readonly<Record<string, () => Promise<(args: readonly string[]) => Promise<number>>>> = {
+  bench: async () => (await import("../../native-free-bench/bench-command.ts")).runBench,
   conformance: async () => (await import("../../native-free-bench/conformance-command.ts")).runConformance,
 };
 

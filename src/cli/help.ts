@@ -15,6 +15,7 @@ Usage: ledge [serve] [FLAGS]     run the server
        ledge doctor [FLAGS]      check what this machine offers, and how to mend what it lacks
        ledge stats|fsck|gc       look at, check or shrink the store of a stopped server (--data-dir, --max-size)
        ledge conformance --help  judge any server of the Remote Execution API by black-box checks
+       ledge bench --help        measure any server of the Remote Execution API
        ledge --version | --help
 
 ${rows.join("\n")}
