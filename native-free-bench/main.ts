@@ -10,6 +10,8 @@ assertNodeVersion();
 const COMMANDS: Readonly<Record<string, () => Promise<(argv: readonly string[]) => Promise<number>>>> = {
   bench: async () => (await import("./bench-command.ts")).runBench,
   conformance: async () => (await import("./conformance-command.ts")).runConformance,
+  record: async () => (await import("./record-command.ts")).runRecord,
+  replay: async () => (await import("./replay-command.ts")).runReplay,
 };
 
 const [name = "", ...argv] = process.argv.slice(2);
