@@ -19,6 +19,9 @@ import type { MetricsRegistry } from "../telemetry/metrics.ts";
 
 /** What one unclean stop allows the walk to take: kill -9 does not damage LMDB, and a start should take a second. */
 const SHORT_WALK_MS = 300;
+/** A page that ends the process whenever it is read would end it again within this time of a busy server's start. */
+export const SERVING_AFTER_MS = 60_000;
+
 /** Ends a child that hangs in a loop of damaged pages. */
 const LONGEST_WALK_MS = 10 * 60_000;
 /** A file that ends this many children has little left worth reading. */
@@ -51,6 +54,11 @@ export async function openIndex(options: OpenIndexOptions): Promise<OpenedIndex>
   }
   await rebuild(options);
   return { store: LmdbStore.open(options), isRebuilt: true };
+}
+
+/** Says that the index has served for a while: the next start after kill -9 is a quick one again. */
+export async function markServing(dataDir: string): Promise<void> {
+  await writeFileAtomic(join(dataDir, "RUNNING"), "1\n").catch(() => undefined); // a longer walk at the next start
 }
 
 /** Says that everything was written and closed. */

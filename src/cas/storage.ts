@@ -15,7 +15,7 @@ import { Chunking } from "./chunking.ts";
 import { checkDataVersion } from "./data-version.ts";
 import { adoptFiles, isAdoptionPending, requestAdoption } from "./file-adoption.ts";
 import { FileStore } from "./file-store.ts";
-import { markCleanStop, openIndex } from "./index-recovery.ts";
+import { markCleanStop, markServing, openIndex, SERVING_AFTER_MS } from "./index-recovery.ts";
 import { LocalBlobStore } from "./local-blob-store.ts";
 import { LocalOpaqueStore } from "./local-opaque-store.ts";
 import { LocalValueStore } from "./local-value-store.ts";
@@ -151,6 +151,8 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const accessLog = new AccessLog({ table: core.table, store, clock, logger });
   const scrubber = new BackgroundScrubber({ core, clock, logger, metrics });
   let isClosing = false;
+  let marking: Promise<void> = Promise.resolve();
+  const cancelMark = clock.schedule(SERVING_AFTER_MS, () => (marking = markServing(dataDir)));
   const loaded = loadIndex({ core, accessLog, logger });
   const swept = loaded.then(() => sweep({ core, store, logger, isStopped: () => isClosing }));
   const stats = (): StorageStats => ({
@@ -165,6 +167,8 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   let closing: Promise<void> | undefined;
   const close = async () => {
     isClosing = true;
+    cancelMark();
+    await marking;
     core.table.stop();
     await Promise.all([swept, scrubber.close()]);
     await blobs.close();

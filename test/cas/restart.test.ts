@@ -1,6 +1,6 @@
 // What is there after a restart, clean or not: everything acknowledged, nothing else.
 
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { ManualClock } from "../../src/base/clock.ts";
@@ -105,6 +105,20 @@ describe("restart of the local store", () => {
     const missing = await fixture.storage.blobs.findMissing(batch);
     expect(missing).not.toContain(0);
     expect([...missing].slice(0, 2)).toEqual([1, 2]);
+  });
+
+  test("RUNNING counts unclean starts, forgets them after a minute of service, and is gone after a clean stop", async () => {
+    const clock = new ManualClock(Date.UTC(2026, 0, 1));
+    await using fixture = await StorageFixture.open({ clock });
+    const marker = join(fixture.dataDir, "RUNNING");
+    expect(readFileSync(marker, "utf8")).toBe("1\n");
+    await fixture.storage.close();
+    expect(existsSync(marker)).toBe(false);
+    writeFileSync(marker, "3\n");
+    await fixture.restart();
+    expect(readFileSync(marker, "utf8")).toBe("4\n");
+    clock.advance(60_000);
+    await expect.poll(() => readFileSync(marker, "utf8"), { timeout: 20_000 }).toBe("1\n");
   });
 
   test("a data directory of a newer format is refused by name", async () => {
