@@ -19,12 +19,16 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
 const TOOLS: Readonly<Record<string, () => Promise<(args: readonly string[]) => Promise<number>>>> = {
   bench: async () => (await import("../../native-free-bench/bench-command.ts")).runBench,
   conformance: async () => (await import("../../native-free-bench/conformance-command.ts")).runConformance,
+  record: async () => (await import("../../native-free-bench/record-command.ts")).runRecord,
+  replay: async () => (await import("../../native-free-bench/replay-command.ts")).runReplay,
 };
 
 async function dispatch(args: readonly string[]): Promise<number> {
   const [first = "serve", ...rest] = args;
   const tool = TOOLS[first];
   if (tool !== undefined) return await (await tool())(rest);
+  // What follows "--" are arguments of another command.
+  if (first === "sandbox" && args.includes("--")) return await (await import("./sandbox.ts")).runSandbox(rest);
   if (first === "help" || args.includes("--help") || args.includes("-h")) return await printHelp();
   if (args.includes("--version")) return await printVersion();
   if (first.startsWith("-")) return await runServe(args);
@@ -33,6 +37,8 @@ async function dispatch(args: readonly string[]): Promise<number> {
       return await runServe(rest);
     case "doctor":
       return await (await import("./doctor.ts")).runDoctor(rest);
+    case "sandbox":
+      return await (await import("./sandbox.ts")).runSandbox(rest);
     case "stats":
       return await (await import("./store-commands.ts")).runStats(rest);
     case "fsck":
@@ -47,7 +53,7 @@ async function dispatch(args: readonly string[]): Promise<number> {
       return await (await import("./check-index.ts")).runCheckIndex(rest);
     default:
       throw new UsageError(
-        `Unknown command "${first}"; expected serve, doctor, stats, fsck, gc or ${Object.keys(TOOLS).join(", ")} (ledge --help)`,
+        `Unknown command "${first}"; expected serve, doctor, sandbox, stats, fsck, gc or ${Object.keys(TOOLS).join(", ")} (ledge --help)`,
       );
   }
 }

@@ -16,6 +16,7 @@ Usage: ledge [serve] [FLAGS]     run the server
        ledge stats|fsck|gc       look at, check or shrink the store of a stopped server (--data-dir, --max-size)
        ledge conformance --help  judge any server of the Remote Execution API by black-box checks
        ledge bench --help        measure any server of the Remote Execution API
+       ledge record|replay       record calls to a server, and replay them against any other (--help)
        ledge --version | --help
 
 ${rows.join("\n")}

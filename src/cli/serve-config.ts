@@ -130,7 +130,10 @@ function nearestExisting(path: string): string {
   return existsSync(path) ? path : nearestExisting(dirname(path));
 }
 
-function readPlatform(values: Values): PlatformConfig {
+/** Throws UsageError. */
+export function readPlatform(
+  values: Pick<Values, "properties" | "mounts" | "images" | "rootModes" | "allow" | "ignoredProperties">,
+): PlatformConfig {
   const properties = new Map<string, string[]>();
   // A mount that asks for a property makes it one that actions may name.
   const conditions = values.mounts.flatMap(({ condition }) => condition ?? []);

@@ -281,7 +281,7 @@ function parseOpaquePrefix(text: string): string | undefined {
 }
 
 /** Splits at the first "=" that has something on both sides; image names contain none. */
-function parsePair(text: string): { readonly name: string; readonly value: string } | undefined {
+export function parsePair(text: string): { readonly name: string; readonly value: string } | undefined {
   const at = text.indexOf("=");
   return at > 0 && at < text.length - 1 ? { name: text.slice(0, at), value: text.slice(at + 1) } : undefined;
 }
@@ -291,7 +291,7 @@ function parseNamedPath(text: string): { readonly name: string; readonly path: s
   return pair === undefined ? undefined : { name: pair.name, path: resolve(pair.value) };
 }
 
-function parsePath(text: string): string | undefined {
+export function parsePath(text: string): string | undefined {
   return text === "" || text.includes("\0") ? undefined : resolve(text);
 }
 
