@@ -80,6 +80,7 @@ async function conformance(argv: readonly string[]): Promise<number> {
       onOutcome: log,
     });
   } catch (error) {
+    if (error instanceof UsageError) throw error;
     process.stderr.write(`ledge conformance: ${error instanceof Error ? error.message : String(error)}\n`);
     return 3;
   }
