@@ -53,7 +53,8 @@ async function soak(minutes: number): Promise<void> {
     process.stdout.write(`rss ${residentMiB(pid)} MiB, ${descriptors} descriptors, ${JSON.stringify(counts)}\n`);
   }
   await Promise.all(work);
-  await sleep(3000);
+  // Longer than the most patient of the vanishing peers stays.
+  await sleep(8000);
   server.kill("SIGUSR2");
   process.stdout.write(
     `left: ${String((await lines.next()).value)}; rss ${residentMiB(pid)} MiB, ${readdirSync(`/proc/${pid}/fd`).length} descriptors\n`,
