@@ -1,6 +1,7 @@
 // The page that --help prints, made from the table of flags.
 
 import { environmentName, type Flag } from "./flag.ts";
+import { SANDBOX_FLAGS } from "./sandbox-flags.ts";
 import { SERVE_FLAGS } from "./serve-flags.ts";
 
 /** Where the description starts; the longest flag leaves two spaces before it. */
@@ -9,10 +10,12 @@ const WIDTH = 110;
 
 export function helpText(): string {
   const rows = Object.values(SERVE_FLAGS).map((flag: Flag<unknown>) => flagRow(flag));
+  const sandboxRows = Object.values(SANDBOX_FLAGS).map((flag: Flag<unknown>) => flagRow(flag));
   return `ledge: a build cache and sandboxed executor for the Remote Execution API
 
 Usage: ledge [serve] [FLAGS]     run the server
        ledge doctor [FLAGS]      check what this machine offers, and how to mend what it lacks
+       ledge sandbox [FLAGS] [-- COMMAND...]   a command, or a shell, in exactly what an action would see
        ledge stats|fsck|gc       look at, check or shrink the store of a stopped server (--data-dir, --max-size)
        ledge conformance --help  judge any server of the Remote Execution API by black-box checks
        ledge bench --help        measure any server of the Remote Execution API
@@ -20,6 +23,10 @@ Usage: ledge [serve] [FLAGS]     run the server
        ledge --version | --help
 
 ${rows.join("\n")}
+
+Beside these, ledge sandbox takes what the action would ask for:
+
+${sandboxRows.join("\n")}
 
 Every flag can be set in the environment: --max-size as ${environmentName(SERVE_FLAGS.maxSize)}; lists take commas (--mount: ";").
 `;

@@ -3,15 +3,13 @@
 // Whether this server executes is decided here, by trying a real sandbox: `auto` goes on as a cache when none works,
 // `require` refuses to start, `none` runs actions without isolation and says so loudly.
 
-import assert from "node:assert";
-import { availableParallelism, hostname, totalmem } from "node:os";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import type { ActionCache } from "../action-cache/action-cache.ts";
 import type { Clock } from "../base/clock.ts";
 import type { BlobStore } from "../cas/blob-store.ts";
 import { digestOf } from "../compute/hash.ts";
 import { startRunner, type StartedRunner } from "../runner/runner-client.ts";
-import type { RunSpec } from "../runner/runner.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { ActionExecutor } from "../worker/action-executor.ts";
@@ -21,9 +19,8 @@ import type { Executor } from "../worker/executor.ts";
 import { FileCache } from "../worker/file-cache.ts";
 import { FileThreads } from "../worker/file-threads.ts";
 import { TreeCache } from "../worker/tree-cache.ts";
-import { machineIsa } from "../worker/machine-isa.ts";
-import type { PlatformOffer } from "../worker/platform-properties.ts";
-import type { PlatformConfig, ServerConfig } from "./config.ts";
+import type { ServerConfig } from "./config.ts";
+import { configuredMounts, platformOffer, rootModeOf } from "./platform.ts";
 
 /** Whether actions run here, and if not, why; the words go to the operator and to clients that call Execute. */
 export type ExecutionStatus =
@@ -141,8 +138,8 @@ async function openExecutor(
     inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache, treeCache, sharesFiles },
     digestOf,
     platform: platformOffer(workerName, config.platform),
-    rootModeOf: (instanceName) => rootMode(config.platform, instanceName),
-    mounts: config.platform.mounts.map(({ condition, ...mount }) => ({ mount, condition })),
+    rootModeOf: (instanceName) => rootModeOf(config.platform, instanceName),
+    mounts: configuredMounts(config.platform),
     defaultTimeoutMs: config.defaultActionTimeoutMs,
     maxTimeoutMs: config.maxActionTimeoutMs,
     limits: { maxLogBytes: config.maxLogBytes, maxPids: MAX_PIDS },
@@ -152,29 +149,6 @@ async function openExecutor(
     logger,
     metrics,
   });
-}
-
-/** The runner knows images by the path of their root directory. */
-function rootMode({ rootModes, images }: PlatformConfig, instanceName: string): RunSpec["rootMode"] {
-  const mode = rootModes.get(instanceName) ?? "host";
-  if (typeof mode === "string") return mode;
-  const image = images.get(mode.image);
-  assert(image !== undefined, "cli checked that every image of --root-mode is configured");
-  return { image };
-}
-
-function platformOffer(workerName: string, platform: PlatformConfig): PlatformOffer {
-  return {
-    osFamily: "linux",
-    isa: machineIsa(),
-    cores: availableParallelism(),
-    memoryBytes: totalmem(),
-    workerName,
-    properties: platform.properties,
-    ignored: platform.ignoredProperties,
-    images: platform.images,
-    allowNetwork: platform.allowNetwork,
-  };
 }
 
 function explainMissingSandbox(

@@ -23,6 +23,8 @@ import {
 import type { Logger } from "../telemetry/log.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { parseAction, parseCommand, type ActionFields, type CommandFields } from "./action-command.ts";
+import { actionEnvironment } from "./action-environment.ts";
+import { mountsOfAction, type ConfiguredMount } from "./action-mounts.ts";
 import type { BuildDirectories, BuildDirectory } from "./build-directories.ts";
 import { ExecutionTimeline, executionMetadata } from "./execution-metadata.ts";
 import type { ActionJob, ActionOutcome, Executor } from "./executor.ts";
@@ -32,12 +34,6 @@ import { collect } from "./outputs.ts";
 import { interpretPlatform, type PlatformDemand, type PlatformOffer } from "./platform-properties.ts";
 import type { MountedSubtree } from "./read-only-subtrees.ts";
 import { runnerVerdict } from "./run-verdict.ts";
-
-/** A mount the operator configured, perhaps only for actions with a certain platform property. */
-export interface ConfiguredMount {
-  readonly mount: Mount;
-  readonly condition: { readonly name: string; readonly value: string } | undefined;
-}
 
 export interface ActionExecutorOptions {
   readonly slots: number;
@@ -75,7 +71,6 @@ interface ParsedAction extends CommandFields {
 const MAX_ATTEMPTS = 2;
 /** Messages of this size do not occur; a blob named as a Command by mistake can be anything. */
 const MAX_COMMAND_BYTES = 64 * 1024 * 1024;
-const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /** What a sandbox mounts over an input root that is the root file system. */
 const MOUNT_POINTS = ["dev", "proc", "tmp"];
 
@@ -176,13 +171,9 @@ export class ActionExecutor implements Executor {
     const demand = interpretPlatform(properties, platform, (name) =>
       metrics.counter("ledge_platform_properties_ignored_total", "Platform properties without effect", { name }),
     );
-    const mounts = this.#options.mounts.filter(
-      ({ condition }) =>
-        condition === undefined ||
-        properties.some(({ name, value }) => name === condition.name && value === condition.value),
-    );
+    const mounts = mountsOfAction(this.#options.mounts, properties);
     const timeoutMs = this.#timeoutMs(action.timeoutMs);
-    return { ...command, action, demand, mounts: mounts.map(({ mount }) => mount), timeoutMs };
+    return { ...command, action, demand, mounts, timeoutMs };
   }
 
   #timeoutMs(requestedMs: number | undefined): number {
@@ -236,7 +227,7 @@ export class ActionExecutor implements Executor {
       ...(demand.inputRootPathInside === undefined ? {} : { inputRootPathInside: demand.inputRootPathInside }),
       mounts: [...mounts.map((mount) => subtreeMount(mount, inside)), ...parsed.mounts],
       arguments: parsed.arguments,
-      environment: effectiveEnvironment(parsed),
+      environment: actionEnvironment(parsed.environment, demand.environment),
       workingDirectory: parsed.workingDirectory.join("/"),
       stdoutPath: directory.stdoutPath,
       stderrPath: directory.stderrPath,
@@ -300,13 +291,6 @@ export class ActionExecutor implements Executor {
 
 function subtreeMount({ path, tree }: MountedSubtree, inside: string): Mount {
   return { source: tree.path, destination: `${inside}/${path}`, writable: false, optional: false };
-}
-
-/** The Command's own, a PATH where it has none, then what platform properties add. */
-function effectiveEnvironment(parsed: ParsedAction): { name: string; value: string }[] {
-  const values = new Map([["PATH", DEFAULT_PATH]]);
-  for (const { name, value } of [...parsed.environment, ...parsed.demand.environment]) values.set(name, value);
-  return [...values].map(([name, value]) => ({ name, value }));
 }
 
 function narrowerMemory(operator: number | undefined, demanded: number | undefined): { memoryBytes?: number } {
