@@ -2,7 +2,8 @@
 //
 // Owns the files every sandbox needs (launcher, system call filter, generated /etc) in the runner's directory.
 
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { totalmem } from "node:os";
 import { join } from "node:path";
 import { bwrapArguments, insideIdentity, SANDBOX_HOST_NAME, type SandboxProfile } from "../sandbox/bwrap-arguments.ts";
 import { GeneratedEtc } from "../sandbox/generated-etc.ts";
@@ -26,23 +27,33 @@ export interface IsolationOptions {
   /** Marks our processes, so that a later runner finds what this one may leave behind. */
   readonly ownerKey: string;
   readonly native: NativeCalls | undefined;
+  /** How many actions share the memory of this machine. */
+  readonly slots: number;
 }
+
+/** All actions together can fill five eighths of the memory with files, so that processes find some whatever they do. */
+const TEMPORARY_SHARE = 1 / 2;
+const SHARED_MEMORY_SHARE = 1 / 8;
 
 export class IsolationFactory {
   readonly #options: IsolationOptions;
   readonly #directory: string;
   readonly #etc: GeneratedEtc;
-  readonly #launcherPath: string;
+  readonly #launcherFd: number;
+  readonly #nullFd = openSync("/dev/null", "r");
   readonly #seccompPath: string | undefined;
+  readonly #memoryFileBytes: { readonly temporary: number; readonly shared: number };
 
   constructor(options: IsolationOptions) {
     this.#options = options;
+    const shareBytes = totalmem() / Math.max(1, options.slots);
+    this.#memoryFileBytes = { temporary: shareBytes * TEMPORARY_SHARE, shared: shareBytes * SHARED_MEMORY_SHARE };
     // The runner's own directory below the build root; the rest of it belongs to the worker.
     this.#directory = join(options.buildRootPath, "runner");
     rmSync(this.#directory, { recursive: true, force: true });
     mkdirSync(this.#directory, { recursive: true, mode: 0o755 });
     this.#etc = new GeneratedEtc(join(this.#directory, "etc"));
-    this.#launcherPath = this.#write("launcher", needLauncher(), 0o555);
+    this.#launcherFd = openSync(this.#write("launcher", needLauncher(), 0o555), "r");
     const filter = seccompFilter();
     this.#seccompPath = filter === undefined ? undefined : this.#write("seccomp.bpf", filter, 0o444);
   }
@@ -56,6 +67,7 @@ export class IsolationFactory {
       profile,
       etcPath: this.#etc.current({ ...insideIdentity(view), hostName: SANDBOX_HOST_NAME, network }),
       fds: { status: BWRAP_FDS.status, seccomp: this.#seccompPath === undefined ? undefined : BWRAP_FDS.seccomp },
+      memoryFileBytes: this.#memoryFileBytes,
       reachablePath: (path) => this.#reachable(path),
     });
   }
@@ -93,8 +105,9 @@ export class IsolationFactory {
     const { profile, ownerKey, native } = this.#options;
     if (profile === undefined) throw new Error("There is no sandbox here");
     const { bwrapPath } = profile;
-    const [launcherPath, seccompPath] = [this.#launcherPath, this.#seccompPath];
-    return new SandboxProcess({ bwrapPath, options, launcherPath, seccompPath, identity, ...fds, ownerKey, native });
+    const [launcherFd, seccompPath, stdinFd] = [this.#launcherFd, this.#seccompPath, this.#nullFd];
+    const files = { launcherFd, seccompPath, stdinFd };
+    return new SandboxProcess({ bwrapPath, options, identity, ...files, ...fds, ownerKey, native });
   }
 
   /** Whether a sandbox can be started before anybody knows where its output goes. */
@@ -115,6 +128,8 @@ export class IsolationFactory {
   }
 
   close(): void {
+    closeSync(this.#launcherFd);
+    closeSync(this.#nullFd);
     rmSync(this.#directory, { recursive: true, force: true });
   }
 

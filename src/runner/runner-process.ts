@@ -188,6 +188,7 @@ async function openSlotRunner(
     reachableBuildRootPath,
     ownerKey,
     native,
+    slots: configuration.slots,
     cgroups,
     clock: systemClock,
   };

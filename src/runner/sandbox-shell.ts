@@ -56,6 +56,7 @@ export async function runSandboxShell({ spec, bwrapPath }: SandboxShellOptions):
     reachableBuildRootPath: scratch,
     ownerKey,
     native: loadNativeCalls(),
+    slots: 1,
   });
   try {
     const identities = chooseSlotIdentities(ownerKey);

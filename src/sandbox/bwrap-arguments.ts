@@ -33,6 +33,8 @@ export interface BwrapContext {
   /** Host path of a directory from GeneratedEtc. */
   readonly etcPath: string;
   readonly fds: BwrapFds;
+  /** How much an action may keep in memory below /tmp, and in /dev/shm, when its own limits do not say. */
+  readonly memoryFileBytes: { readonly temporary: number; readonly shared: number };
   /** Host path as the sandbox user can reach it (the runner may see the build directories elsewhere). */
   readonly reachablePath: (hostPath: string) => string;
 }
@@ -80,15 +82,24 @@ function rootArguments(spec: SandboxView, context: BwrapContext): string[] {
   else if (spec.rootMode === "host") words.push(...hostViewArguments(context.reachablePath(context.etcPath)));
   else words.push(...imageViewArguments(spec.rootMode.image));
   words.push(...(context.profile.proc === "own" ? ["--proc", "/proc"] : ["--ro-bind", "/proc", "/proc"]));
-  words.push("--dev", "/dev", ...temporaryArguments(spec, context));
+  words.push(...deviceArguments(spec, context), ...temporaryArguments(spec, context));
   return words;
+}
+
+/** bwrap's /dev is a file system in memory that could be filled; what programs write there goes to a bounded /dev/shm. */
+function deviceArguments(spec: SandboxView, context: BwrapContext): string[] {
+  const sizeBytes = spec.limits.memoryBytes ?? context.memoryFileBytes.shared;
+  return ["--dev", "/dev", "--perms", "1777", ...tmpfs(sizeBytes, "/dev/shm"), "--remount-ro", "/dev"];
 }
 
 function temporaryArguments(spec: SandboxView, context: BwrapContext): string[] {
   if (spec.temporaryPath !== undefined) return ["--bind", context.reachablePath(spec.temporaryPath), "/tmp"];
-  const sizeBytes = spec.limits.diskBytes ?? spec.limits.memoryBytes;
-  const size = sizeBytes === undefined ? [] : ["--size", String(Math.max(sizeBytes, 4096))];
-  return ["--perms", "1777", ...size, "--tmpfs", "/tmp"];
+  const sizeBytes = spec.limits.diskBytes ?? spec.limits.memoryBytes ?? context.memoryFileBytes.temporary;
+  return ["--perms", "1777", ...tmpfs(sizeBytes, "/tmp")];
+}
+
+function tmpfs(sizeBytes: number, path: string): string[] {
+  return ["--size", String(Math.max(Math.floor(sizeBytes), 4096)), "--tmpfs", path];
 }
 
 function inputRootArguments(spec: SandboxView, context: BwrapContext): string[] {

@@ -18,6 +18,8 @@ export interface NativeCalls extends NativeSpawn {
   becomeSubreaper(): boolean;
   /** Reaps `pid` when it has ended. "not-a-child" when there is no such child of ours. */
   reap(pid: number): ReapedProcess | "running" | "not-a-child";
+  /** Reaps every child of ours in that process group that has ended. */
+  reapGroup(processGroup: number): void;
 }
 
 export interface Pipe {
@@ -86,6 +88,9 @@ function bindNativeCalls(): NativeCalls | undefined {
       const reaped = functions.wait4(pid, status, WNOHANG | WALL, usage);
       if (reaped === 0) return "running";
       return reaped === pid ? decodeUsage(usage, status.readInt32LE(0) & 0x7f) : "not-a-child";
+    },
+    reapGroup(processGroup) {
+      while (functions.wait4(-processGroup, null, WNOHANG | WALL, null) > 0);
     },
   };
 }

@@ -54,6 +54,16 @@ export function killQuietly(pid: number): void {
   }
 }
 
+/** True while a process, or a zombie nobody has waited for, is in the process group. */
+export function groupExists(processGroup: number): boolean {
+  try {
+    process.kill(-processGroup, 0);
+    return true;
+  } catch (error) {
+    return error instanceof Error && "code" in error && error.code === "EPERM";
+  }
+}
+
 /** Returns the pids of all processes that were started with `variable` set to `value`, zombies excluded. */
 export function findMarkedProcesses(variable: string, value: string): number[] {
   const mark = `${variable}=${value}`;

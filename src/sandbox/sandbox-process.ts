@@ -15,19 +15,19 @@ import type { IsolatedProcess, ProcessExit } from "./isolated-process.ts";
 import { encodeLaunchBlock, type LaunchCommand } from "./launcher-block.ts";
 import { LaunchStage } from "./launcher-image.ts";
 import type { NativeCalls, ReapedProcess } from "./native-calls.ts";
-import { killQuietly, ProcessHandle } from "./process-table.ts";
+import { groupExists, killQuietly, ProcessHandle } from "./process-table.ts";
 import type { SlotIdentity } from "./slot-identity.ts";
 
 export interface SandboxProcessOptions {
   readonly bwrapPath: string;
   readonly options: readonly string[];
-  /** Host path of launcherImage(). */
-  readonly launcherPath: string;
+  /** An open file with launcherImage() in it; borrowed, and the same one for every sandbox. */
+  readonly launcherFd: number;
   /** Host path of the filter, when `options` name one. */
   readonly seccompPath: string | undefined;
   readonly identity: SlotIdentity | undefined;
-  /** Default: nothing to read. */
-  readonly stdinFd?: number;
+  /** Borrowed. */
+  readonly stdinFd: number;
   readonly outputFds: readonly [number, number];
   readonly ownerKey: string;
   readonly native: NativeCalls | undefined;
@@ -81,9 +81,9 @@ export class SandboxProcess implements IsolatedProcess {
   async settle(timeoutMs: number): Promise<boolean> {
     const deadlineMs = performance.now() + timeoutMs;
     for (let attempt = 0; ; attempt++) {
-      if (this.#init === undefined || this.#reap(this.#init)) return true;
+      if (this.#init === undefined ? this.#groupIsGone() : this.#reap(this.#init)) return true;
       // bwrap told its init to die, but a fork bomb dies slowly: every later look comes with another kill.
-      if (attempt > 3) this.#init.kill();
+      if (attempt > 3) this.#init?.kill();
       if (performance.now() > deadlineMs) return false;
       await pause(attempt);
     }
@@ -93,6 +93,18 @@ export class SandboxProcess implements IsolatedProcess {
     this.#init?.close();
     this.#init = undefined;
     this.#child.close();
+  }
+
+  /**
+   * A bwrap that dies while its child waits for the maps of the user namespace leaves that child waiting for ever: it has
+   * not asked to die with its parent yet. It is still in bwrap's process group, whose number nobody else can get meanwhile.
+   */
+  #groupIsGone(): boolean {
+    const { pid } = this.#child;
+    if (pid === undefined) return true;
+    killQuietly(-pid);
+    this.#native?.reapGroup(pid);
+    return !groupExists(pid);
   }
 
   #reap(init: ProcessHandle): boolean {
@@ -136,27 +148,13 @@ export class SandboxProcess implements IsolatedProcess {
 }
 
 function openAndStart(options: SandboxProcessOptions, onStatus: (text: string) => void): BwrapChild {
-  const opened: number[] = [];
-  const open = (path: string) => {
-    const fd = openSync(path, "r");
-    opened.push(fd);
-    return fd;
-  };
-  const { bwrapPath, outputFds, identity, ownerKey } = options;
+  // Opened for each: bwrap reads it from its current position to its end.
+  const seccompFd = options.seccompPath === undefined ? undefined : openSync(options.seccompPath, "r");
   try {
-    const child = {
-      bwrapPath,
-      outputFds,
-      identity,
-      ownerKey,
-      encodedOptions: encodeArguments(options.options),
-      stdinFd: options.stdinFd ?? open("/dev/null"),
-      launcherFd: open(options.launcherPath),
-      seccompFd: options.seccompPath === undefined ? undefined : open(options.seccompPath),
-    };
-    return startBwrap(child, options.native, onStatus);
+    const encodedOptions = encodeArguments(options.options);
+    return startBwrap({ ...options, encodedOptions, seccompFd }, options.native, onStatus);
   } finally {
-    for (const fd of opened) closeSync(fd);
+    if (seccompFd !== undefined) closeSync(seccompFd);
   }
 }
 

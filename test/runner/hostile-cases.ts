@@ -182,6 +182,16 @@ export const HOSTILE_CASES: readonly HostileCase[] = [
     stdout: /^No space left\n/,
   },
   {
+    name: "24 fills /dev/shm and /dev",
+    arguments: sh(
+      "for d in /dev/shm /dev; do dd if=/dev/zero of=$d/x bs=1M count=60 2>&1 | grep -oE 'No space left|Read-only file system'; done; rm /dev/shm/x",
+    ),
+    spec: limits({ memoryBytes: 48 << 20 }),
+    outcome: exited(0),
+    stdout: "No space left\nRead-only file system\n",
+    only: "ordinary",
+  },
+  {
     name: "24 fills the disk",
     arguments: sh("for i in 1 2 3 4 5 6; do dd if=/dev/zero of=x$i bs=1M count=7 2>/dev/null; done; sleep 1000"),
     spec: limits({ diskBytes: 8 << 20 }),
@@ -452,6 +462,6 @@ export const HOSTILE_CASES: readonly HostileCase[] = [
       "for d in / /etc /usr /opt /run /var /dev /proc; do touch $d/x 2>/dev/null && echo $d; done; touch /tmp/x x",
     ),
     outcome: exited(0),
-    stdout: "/dev\n",
+    stdout: "",
   },
 ];

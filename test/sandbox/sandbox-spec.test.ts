@@ -74,6 +74,7 @@ describe("bwrapArguments()", () => {
     profile: PROFILE,
     etcPath: "/var/build/runner/etc/1",
     fds: { status: 4, seccomp: 8 },
+    memoryFileBytes: { temporary: 1e9, shared: 1e8 },
     reachablePath: (path: string) => path.replace("/var/build", "/media/ledge"),
   };
   const words = (overrides: Partial<SandboxSpec> = {}, profile: Partial<SandboxProfile> = {}) =>
@@ -107,7 +108,7 @@ describe("bwrapArguments()", () => {
     const inputRoot = text({ rootMode: "input-root" });
     expect(inputRoot).toContain(" --bind /media/ledge/root / --proc /proc --dev /dev ");
     expect(inputRoot).toContain(" --uid 0 --gid 0 ");
-    expect(inputRoot).not.toContain("--remount-ro");
+    expect(inputRoot).not.toContain("--remount-ro / ");
     expect(inputRoot).not.toContain("/usr");
   });
 
@@ -123,6 +124,8 @@ describe("bwrapArguments()", () => {
 
   it("bound /tmp in memory, or bind a directory there", () => {
     expect(text({ limits: { diskBytes: 1 << 20 } })).toContain(" --perms 1777 --size 1048576 --tmpfs /tmp ");
+    expect(text()).toContain(" --size 1000000000 --tmpfs /tmp ");
+    expect(text()).toContain(" --size 100000000 --tmpfs /dev/shm --remount-ro /dev ");
     expect(text({ temporaryPath: "/var/build/tmp" })).toContain(" --bind /media/ledge/tmp /tmp ");
   });
 
