@@ -85,6 +85,7 @@ class ServerLink {
   readonly #aborts = new Map<number, AbortController>();
   #runner: SlotRunner | undefined;
   #closeCgroups: (() => void) | undefined;
+  #ownerKey: string | undefined;
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -97,8 +98,10 @@ class ServerLink {
     });
   }
 
+  /** The last look is for what nobody knows of: without a server there may be no next start to sweep it. */
   async #stop(): Promise<void> {
     await this.#runner?.close();
+    if (this.#ownerKey !== undefined) await sweepOwnedProcesses(this.#ownerKey).catch(() => undefined);
     this.#closeCgroups?.();
   }
 
@@ -121,7 +124,8 @@ class ServerLink {
   }
 
   async #start(configuration: RunnerConfiguration): Promise<void> {
-    const cgroups = configuration.sandbox === "none" ? undefined : openCgroups(ownerKeyOf(configuration.buildRootPath));
+    this.#ownerKey = ownerKeyOf(configuration.buildRootPath);
+    const cgroups = configuration.sandbox === "none" ? undefined : openCgroups(this.#ownerKey);
     this.#closeCgroups = () => cgroups?.close();
     const { condition, runner } = await openSlotRunner(configuration, openNativeCalls(configuration), cgroups);
     this.#runner = runner;
