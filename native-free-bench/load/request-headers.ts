@@ -11,7 +11,6 @@ export class RequestHeaderEncoder {
   /** Field → the number of its insertion. */
   readonly #inserted = new Map<string, number>();
   readonly #ready = new Map<string, Buffer>();
-  #insertedWhenReady = 0;
 
   constructor(authority: string, scheme: "http" | "https") {
     this.#authority = authority;
@@ -19,7 +18,6 @@ export class RequestHeaderEncoder {
   }
 
   encode(path: string): Buffer {
-    if (this.#insertedWhenReady !== this.#inserted.size) this.#ready.clear();
     const ready = this.#ready.get(path);
     if (ready !== undefined) return ready;
     const before = this.#inserted.size;
@@ -31,9 +29,9 @@ export class RequestHeaderEncoder {
       this.#field(31, "content-type", "application/grpc"),
     ];
     const block = Buffer.concat(parts);
-    this.#insertedWhenReady = this.#inserted.size;
-    // A block that inserts may be sent once only.
+    // A block that inserts may be sent once only, and moves the indexes in all that were ready.
     if (this.#inserted.size === before) this.#ready.set(path, block);
+    else this.#ready.clear();
     return block;
   }
 
