@@ -5,6 +5,7 @@
 // to a file of the store), `cached` a read-only mounted directory with the file `header.h`.
 
 import type { RunOutcome, RunSpec } from "../../src/runner/runner.ts";
+import { exited, limits, python, sh, systemCall, variable } from "./case-words.ts";
 
 export interface HostileCase {
   readonly name: string;
@@ -16,27 +17,6 @@ export interface HostileCase {
   /** Only where actions have a user of their own, or only where they have the server's. */
   readonly only?: "root" | "ordinary";
 }
-
-const sh = (script: string) => ["sh", "-c", script];
-const python = (script: string) => ["python3", "-c", script];
-const exited = (exitCode: number) => ({ kind: "exited", exitCode }) as const;
-const limits = (overrides: Partial<RunSpec["limits"]>) => ({
-  limits: { timeoutMs: 60_000, maxLogBytes: 1 << 20, ...overrides },
-});
-const variable = (name: string, value: string): Partial<RunSpec> => ({
-  environment: [
-    { name: "PATH", value: "/usr/local/bin:/usr/bin:/bin" },
-    { name, value },
-  ],
-});
-
-/** Calls a function of libc by its system call number and prints the error's name. */
-const systemCall = (numbers: Readonly<Record<string, number>>, ...rest: readonly number[]) =>
-  python(
-    `import ctypes, errno; l = ctypes.CDLL(None, use_errno=True); ` +
-      `r = l.syscall(${[numbers[process.arch] ?? -1, ...rest].join(", ")}); ` +
-      `print("OK" if r >= 0 else errno.errorcode[ctypes.get_errno()])`,
-  );
 
 export const HOSTILE_CASES: readonly HostileCase[] = [
   // Inputs
