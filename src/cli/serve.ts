@@ -10,6 +10,8 @@ import { buildInfo, versionText } from "./version.ts";
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;
 /** What a shell reports for a process that died of the signal. */
 const SIGNAL_EXIT_CODES = { SIGTERM: 143, SIGINT: 130 } as const;
+/** timeout(1) signals its child and then the whole group: the same signal this soon is the first one heard twice. */
+const ECHO_MS = 50;
 /** How long things that forgot to close may keep the process after its work is done. */
 const LINGER_MS = 2000;
 
@@ -67,15 +69,17 @@ async function startOrExplain(
 /** Resolves with the first signal; the second one ends the process at once. */
 function untilSignal(logger: Logger): Promise<string> {
   return new Promise((resolve) => {
-    let received = false;
+    let first: { readonly signal: string; readonly atMs: number } | undefined;
     for (const signal of SIGNALS) {
       process.on(signal, () => {
-        if (received) {
+        const nowMs = performance.now();
+        if (first === undefined) {
+          first = { signal, atMs: nowMs };
+          resolve(signal);
+        } else if (signal !== first.signal || nowMs - first.atMs > ECHO_MS) {
           logger.warn("second signal: exits at once", { signal });
           process.exit(SIGNAL_EXIT_CODES[signal]);
         }
-        received = true;
-        resolve(signal);
       });
     }
   });

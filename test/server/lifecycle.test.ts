@@ -182,9 +182,18 @@ describe("SIGTERM", () => {
     await until(async () => (await server.metric("ledge_actions_executing")) === 1);
     process.kill(server.pid, "SIGTERM");
     await until(() => server.log.includes("stops accepting"));
+    await sleep(100);
     process.kill(server.pid, signal);
     expect(await server.exited()).toEqual({ code, signal: null });
     await response;
+  });
+
+  // timeout(1) sends SIGTERM to its child and then to the group that the child is in.
+  test("takes the same signal twice at the same moment for one", async () => {
+    await using server = await LedgeServer.start({ flags: ["--slots", "0"] });
+    process.kill(server.pid, "SIGTERM");
+    process.kill(server.pid, "SIGTERM");
+    expect(await server.exited()).toEqual({ code: 0, signal: null });
   });
 });
 
