@@ -39,6 +39,8 @@ async function dispatch(args: readonly string[]): Promise<number> {
       return await (await import("./doctor.ts")).runDoctor(rest);
     case "sandbox":
       return await (await import("./sandbox.ts")).runSandbox(rest);
+    case "operations":
+      return await (await import("./operations.ts")).runOperations(rest);
     case "stats":
       return await (await import("./store-commands.ts")).runStats(rest);
     case "fsck":
@@ -53,7 +55,7 @@ async function dispatch(args: readonly string[]): Promise<number> {
       return await (await import("./check-index.ts")).runCheckIndex(rest);
     default:
       throw new UsageError(
-        `Unknown command "${first}"; expected serve, doctor, sandbox, stats, fsck, gc or ${Object.keys(TOOLS).join(", ")} (ledge --help)`,
+        `Unknown command "${first}"; expected serve, doctor, sandbox, operations, stats, fsck, gc or ${Object.keys(TOOLS).join(", ")} (ledge --help)`,
       );
   }
 }

@@ -68,6 +68,29 @@ export class ExecutionQueue<T extends QueuedTask> {
     return true;
   }
 
+  /**
+   * How many queued tasks go before `task`, as if nothing else came and all took equally long: those of its own
+   * invocation that are better, and of every other the same share. undefined when it is not queued. Linear in the queue.
+   */
+  aheadOf(task: T): number | undefined {
+    const own = this.#lines.get(task.invocation);
+    if (own === undefined || !own.heap.includes(task)) return undefined;
+    const before = own.heap.filter((other) => isBefore(other, task));
+    const turns = before.filter(({ priority }) => priority === task.priority).length;
+    let ahead = before.length;
+    for (const line of this.#lines.values()) {
+      if (line === own) continue;
+      const isFirst = line.servedAt < own.servedAt || (line.servedAt === own.servedAt && isOlder(line, own));
+      let equal = 0;
+      for (const { priority } of line.heap) {
+        if (priority < task.priority) ahead++;
+        else if (priority === task.priority) equal++;
+      }
+      ahead += Math.min(equal, turns + (isFirst ? 1 : 0));
+    }
+    return ahead;
+  }
+
   *[Symbol.iterator](): IterableIterator<T> {
     for (const line of this.#lines.values()) yield* line.heap;
   }
@@ -81,6 +104,10 @@ function isServedBefore<T extends QueuedTask>(
   if (a.running !== b.running) return a.running < b.running;
   if (a.line.servedAt !== b.line.servedAt) return a.line.servedAt < b.line.servedAt;
   return a.task.sequence < b.task.sequence;
+}
+
+function isOlder<T extends QueuedTask>(a: Line<T>, b: Line<T>): boolean {
+  return a.heap[0]!.sequence < b.heap[0]!.sequence;
 }
 
 /** Within one invocation. Durations count by powers of two, so that small differences do not reorder what was asked. */

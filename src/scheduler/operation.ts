@@ -32,6 +32,14 @@ export interface OperationEnd {
   readonly atMs: number;
 }
 
+/** An estimate, see ExecutionQueue.aheadOf(). */
+export interface QueuePosition {
+  /** undefined in a queue that is too long to count. */
+  readonly ahead: number | undefined;
+  /** Tasks in the queue, this one included. */
+  readonly depth: number;
+}
+
 export interface Operation {
   readonly name: string;
   /** Grows with each operation; the order of listings. */

@@ -9,7 +9,7 @@
 import { Code, StatusError } from "../base/status.ts";
 import type { ActionJob, ActionOutcome } from "../worker/executor.ts";
 import { ExecutionQueue } from "./execution-queue.ts";
-import { Stage, type Inlining, type Operation, type OperationEnd, type Task } from "./operation.ts";
+import { Stage, type Inlining, type Operation, type OperationEnd, type QueuePosition, type Task } from "./operation.ts";
 
 export interface SchedulerLimits {
   readonly slots: number;
@@ -34,6 +34,9 @@ export interface NewOperation {
   readonly invocation: string;
   readonly expectedMs: number;
 }
+
+/** Counting is linear and done for every watcher: 10,000 watchers of such a queue cost about a second in 20. */
+const MAX_COUNTED_DEPTH = 10_000;
 
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
 type MutableTask = Mutable<Omit<Task, "operations">> & { readonly operations: Set<MutableOperation> };
@@ -84,6 +87,13 @@ export class SchedulerState {
   /** In the order of creation. */
   list(): IterableIterator<Operation> {
     return this.#operations.values();
+  }
+
+  /** Where a queued operation stands; undefined when it is not queued (any more). */
+  queuePosition({ task }: Operation): QueuePosition | undefined {
+    if (task?.phase !== "queued") return undefined;
+    const depth = this.#queue.size;
+    return { ahead: depth > MAX_COUNTED_DEPTH ? undefined : this.#queue.aheadOf(own(task)), depth };
   }
 
   executingTasks(): Task[] {

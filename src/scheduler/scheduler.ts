@@ -11,7 +11,7 @@ import type { Logger } from "../telemetry/log.ts";
 import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
 import type { ActionJob, ActionOutcome, Executor } from "../worker/executor.ts";
 import { DurationEstimates } from "./duration-estimates.ts";
-import { Stage, type Inlining, type Operation, type OperationEnd, type Task } from "./operation.ts";
+import { Stage, type Inlining, type Operation, type OperationEnd, type QueuePosition, type Task } from "./operation.ts";
 import { SchedulerState } from "./scheduler-state.ts";
 
 export interface SchedulerOptions {
@@ -43,6 +43,8 @@ export interface OperationView {
   readonly operation: Operation;
   readonly stage: Stage;
   readonly end: OperationEnd | undefined;
+  /** Only in stage QUEUED, and only when it is still queued. */
+  readonly position: QueuePosition | undefined;
 }
 
 const DEFAULT_RETENTION_MS = 5 * 60_000;
@@ -144,6 +146,11 @@ export class Scheduler {
   /** In the order of creation. */
   list(): Iterable<Operation> {
     return this.#state.list();
+  }
+
+  /** The current state. */
+  view(operation: Operation): OperationView {
+    return { ...this.#viewAt(operation, operation.stage), end: operation.end };
   }
 
   /** Resolves when the operation has left CACHE_CHECK, `timeoutMs` have passed or `signal` aborts. */
@@ -263,6 +270,12 @@ export class Scheduler {
     if (task !== undefined) this.#aborts.get(task)?.abort(reason);
   }
 
+  /** A stage on the way. */
+  #viewAt(operation: Operation, stage: Stage): OperationView {
+    const position = stage === Stage.QUEUED ? this.#state.queuePosition(operation) : undefined;
+    return { operation, stage, end: undefined, position };
+  }
+
   async *#watch(operation: Operation, from: Stage, signal: AbortSignal): AsyncGenerator<OperationView> {
     const keepAliveMs = this.#options.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS;
     this.#state.addWatcher(operation);
@@ -271,16 +284,16 @@ export class Scheduler {
       for (;;) {
         const { end, reachedStage } = operation;
         if (end === undefined || !(end.isCached || end.isRejected)) {
-          for (; next <= reachedStage; next++) yield { operation, stage: next as Stage, end: undefined };
+          for (; next <= reachedStage; next++) yield this.#viewAt(operation, next as Stage);
         }
         if (operation.end !== undefined) {
-          yield { operation, stage: Stage.COMPLETED, end: operation.end };
+          yield this.view(operation);
           return;
         }
         if (operation.reachedStage >= next) continue;
         const wasWoken = await this.#changeWithin(operation, keepAliveMs, signal);
         if (signal.aborted) return;
-        if (!wasWoken) yield { operation, stage: operation.stage, end: operation.end };
+        if (!wasWoken) yield this.view(operation);
         if (!wasWoken && operation.end !== undefined) return;
       }
     } finally {

@@ -8,6 +8,7 @@ import type { StatusError } from "../base/status.ts";
 import type { BlobStore } from "../cas/blob-store.ts";
 import { toWireDigest } from "../digest/digest.ts";
 import { Operation as OperationMessage, type OperationInit } from "../proto/operations.ts";
+import { QueuePosition } from "../proto/queue_position.ts";
 import { ExecuteOperationMetadata, ExecuteResponse } from "../proto/remote_execution.ts";
 import { Status } from "../proto/status.ts";
 import { fieldHeader } from "../proto/wire.ts";
@@ -58,14 +59,25 @@ function finished(view: OperationView, response: Uint8Array): OperationInit {
   };
 }
 
-function metadata({ operation, stage }: OperationView) {
-  const { actionDigest } = operation;
+function metadata({ operation, stage, position }: OperationView) {
+  const { actionDigest, task } = operation;
   const value = ExecuteOperationMetadata.encode({
     stage,
     actionDigest: toWireDigest(actionDigest),
     digestFunction: actionDigest.fn,
+    // Of an ended operation the result says it.
+    partialExecutionMetadata: task === undefined ? undefined : partialMetadata(task.job.queuedAtMs, position),
   });
   return { typeUrl: TYPE_PREFIX + ExecuteOperationMetadata.typeName, value };
+}
+
+/** Since when it waits and, for as long as it does, behind how many; `ledge operations` shows both. */
+function partialMetadata(queuedAtMs: number, position: OperationView["position"]) {
+  const seconds = Math.floor(queuedAtMs / 1000);
+  const queuedTimestamp = { seconds, nanos: Math.floor((queuedAtMs - seconds * 1000) * 1e6) };
+  if (position === undefined) return { queuedTimestamp };
+  const value = QueuePosition.encode({ actionsAhead: position.ahead, queueDepth: position.depth });
+  return { queuedTimestamp, auxiliaryMetadata: [{ typeUrl: TYPE_PREFIX + QueuePosition.typeName, value }] };
 }
 
 /** The result's bytes go in as they are, so that fields of newer versions survive. */

@@ -17,7 +17,7 @@ import {
   WaitOperationRequest,
 } from "../proto/operations.ts";
 import type { Operation } from "../scheduler/operation.ts";
-import type { OperationView, Scheduler } from "../scheduler/scheduler.ts";
+import type { Scheduler } from "../scheduler/scheduler.ts";
 import { decodeRequest } from "./decode.ts";
 import { MAX_BATCH_TOTAL_BYTES } from "./message-limits.ts";
 import { briefOperation, encodeOperation } from "./operation-message.ts";
@@ -51,7 +51,7 @@ export function createOperationsService(deps: OperationsServiceDeps): Service {
 function createGet({ scheduler, blobs }: OperationsServiceDeps): UnaryHandler {
   return (bytes) => {
     const { name } = decodeRequest(GetOperationRequest, bytes);
-    return encodeOperation(viewOf(scheduler.get(name)), blobs);
+    return encodeOperation(scheduler.view(scheduler.get(name)), blobs);
   };
 }
 
@@ -78,7 +78,7 @@ function createList({ scheduler }: OperationsServiceDeps): UnaryHandler {
       }
       page.push(operation);
     }
-    const operations = page.map((operation) => briefOperation(viewOf(operation)));
+    const operations = page.map((operation) => briefOperation(scheduler.view(operation)));
     return ListOperationsResponse.encode({ operations, nextPageToken });
   };
 }
@@ -113,12 +113,8 @@ function createWait({ scheduler, blobs, clock }: OperationsServiceDeps): UnaryHa
     } finally {
       cancelTimer();
     }
-    return encodeOperation(viewOf(operation), blobs);
+    return encodeOperation(scheduler.view(operation), blobs);
   };
-}
-
-function viewOf(operation: Operation): OperationView {
-  return { operation, stage: operation.stage, end: operation.end };
 }
 
 function parsePageSize(pageSize: number): number {

@@ -9,6 +9,7 @@ import { DigestFunction, toWireDigest } from "../../src/digest/digest.ts";
 import { missingBlobs } from "../../src/digest/missing-blobs.ts";
 import { PreconditionFailure } from "../../src/proto/error_details.ts";
 import { Operation, Operations } from "../../src/proto/operations.ts";
+import { QueuePosition } from "../../src/proto/queue_position.ts";
 import {
   ActionResult,
   ExecuteOperationMetadata,
@@ -265,4 +266,23 @@ test("ListOperations pages through the operations of an instance in the order of
   for (const bad of [{ pageSize: -1 }, { pageToken: "x" }, { filter: "done" }]) {
     expect((await statusOf(fixture.client.unary(ListOperations, bad))).code).toBe(Code.INVALID_ARGUMENT);
   }
+});
+
+test("Execute and GetOperation say behind how many actions a queued one waits", async () => {
+  const fixture = new Fixture({ slots: 1 });
+  await fixture.open(await fixture.request("a"));
+  await fixture.open(await fixture.request("b"));
+  const { call } = await fixture.open(await fixture.request("c"));
+  const position = (bytes: Uint8Array) => {
+    const metadata = ExecuteOperationMetadata.decode(Operation.decode(bytes).metadata!.value);
+    const { auxiliaryMetadata = [], queuedTimestamp } = metadata.partialExecutionMetadata ?? {};
+    expect(queuedTimestamp).toBeDefined();
+    return auxiliaryMetadata.map(({ typeUrl, value }) => ({ typeUrl, ...QueuePosition.decode(value) }));
+  };
+  const typeUrl = "type.googleapis.com/ledge.execution.v1.QueuePosition";
+  expect(call.written.map(position)).toEqual([[], [{ typeUrl, actionsAhead: 1, queueDepth: 2 }]]);
+  await fixture.executor.running[0]!.finish();
+  const { name } = Operation.decode(call.written[0]!);
+  const now = await fixture.client.unary(Operations.methods.GetOperation, { name });
+  expect(position(Operation.encode(now))).toEqual([{ typeUrl, actionsAhead: 0, queueDepth: 1 }]);
 });
