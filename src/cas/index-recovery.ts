@@ -41,6 +41,8 @@ export interface OpenedIndex {
 }
 
 export async function openIndex(options: OpenIndexOptions): Promise<OpenedIndex> {
+  // A library that does not load here (no folder to extract it to) must not pass for a damaged file.
+  LmdbStore.loadLibrary();
   const marker = join(options.dataDir, "RUNNING");
   const uncleanStops = Number(await readFile(marker, "utf8").catch(() => "0"));
   await writeFileAtomic(marker, `${uncleanStops + 1}\n`);
@@ -112,7 +114,7 @@ function keyBehind(hex: string): string | undefined {
 }
 
 function runChild(args: readonly string[]): Promise<{ exitCode: number | null; output: string }> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [...selfArguments("check-index"), ...args], {
       stdio: ["ignore", "pipe", "ignore"],
       timeout: LONGEST_WALK_MS,
@@ -123,7 +125,8 @@ function runChild(args: readonly string[]): Promise<{ exitCode: number | null; o
       // Only the last line counts.
       output = (output + text).slice(-4096);
     });
-    child.on("error", () => resolve({ exitCode: null, output }));
+    // No process to be had (EAGAIN, EMFILE) is no verdict on the file.
+    child.on("error", (error) => reject(new Error(`Cannot check the index file: ${error.message}`, { cause: error })));
     child.on("close", (exitCode) => resolve({ exitCode, output }));
   });
 }

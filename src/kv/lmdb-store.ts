@@ -46,6 +46,10 @@ interface LmdbPackage {
   open(options: Readonly<Record<string, unknown>>): LmdbDatabase;
 }
 
+function lmdbPackage(): LmdbPackage {
+  return requireFromHere("lmdb") as LmdbPackage;
+}
+
 interface PendingWrite {
   readonly operations: readonly KeyValueOperation[];
   readonly resolve: () => void;
@@ -70,9 +74,13 @@ export class LmdbStore implements KeyValueStore {
     this.#operations = options.metrics?.counter("ledge_lmdb_operations_total", "Puts and deletes in those");
   }
 
+  /** Throws where the library cannot be loaded, which says nothing about any data file. */
+  static loadLibrary(): void {
+    lmdbPackage();
+  }
+
   static open(options: LmdbStoreOptions): LmdbStore {
-    const lmdb = requireFromHere("lmdb") as LmdbPackage;
-    const database = lmdb.open({
+    const database = lmdbPackage().open({
       path: options.path,
       noSubdir: true,
       keyEncoding: "binary",

@@ -180,6 +180,32 @@ describe("dist/ledge", () => {
     expect(stderr).toContain("noexec");
   });
 
+  // A library that does not load says nothing about the index.
+  test("leaves a stopped server's index alone when the libraries cannot be opened", async () => {
+    const dataDir = join(folder, "data");
+    await serveOnce({ env: { HOME: folder, TMPDIR: folder }, flags: ["--data-dir", dataDir] });
+    const before = readFileSync(join(dataDir, "index.mdb"));
+    const noexec = join(folder, "noexec");
+    mkdirSync(noexec);
+    const script = `mount -t tmpfs -o noexec none ${noexec}; mount --bind ${dataDir} ${dataDir}; mount -o remount,bind,noexec ${dataDir}`;
+    const [command, ...args] = afterMounting(script);
+    const flags = ["--listen", "127.0.0.1:0", "--data-dir", dataDir];
+    const env = { HOME: noexec, TMPDIR: noexec, PATH: "/usr/bin:/bin" };
+    await expect(run(command, [...args, program, ...flags], { env })).rejects.toMatchObject({ code: 1 });
+    expect(existsSync(join(dataDir, "quarantine"))).toBe(false);
+    expect(readFileSync(join(dataDir, "index.mdb")).equals(before)).toBe(true);
+  });
+
+  test("stores in the home of the password file when HOME is empty", async () => {
+    const passwd = join(folder, "passwd");
+    writeFileSync(passwd, `stranger:x:${STRANGER}:${STRANGER}::${folder}/stranger:/bin/sh\n`);
+    mkdirSync(join(folder, "stranger"), { mode: 0o777 });
+    chmodSync(join(folder, "stranger"), 0o777);
+    const wrapper = [...afterMounting(`mount --bind ${passwd} /etc/passwd`), ...asStranger];
+    const output = await serveOnce({ wrapper, env: { HOME: "", TMPDIR: folder, PATH: "/usr/bin:/bin" } });
+    expect(output).toContain(`stores in   ${folder}/stranger/.cache/ledge`);
+  });
+
   test("extracts its libraries once though eight start at the same time", async () => {
     const env = { HOME: folder, TMPDIR: folder };
     const starts = Array.from({ length: 8 }, (_, index) =>
