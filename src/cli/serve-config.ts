@@ -3,7 +3,7 @@
 // Reads the environment and asks the file system; creates nothing but a default data directory, whose place it has to try.
 
 import { accessSync, constants, existsSync, lstatSync, mkdirSync, statfsSync } from "node:fs";
-import { homedir, tmpdir, totalmem } from "node:os";
+import { homedir, tmpdir, totalmem, userInfo } from "node:os";
 import { dirname, isAbsolute, join } from "node:path";
 import { formatBytes } from "../base/units.ts";
 import type { ListenAddress, TlsOptions } from "../grpc/server.ts";
@@ -42,8 +42,7 @@ export function readServeArguments(args: readonly string[], environment: Environ
       portFile: values.portFile[0],
       dataDir,
       maxSizeBytes: resolveMaxSize(maxSize, dataDir),
-      slots: values.slots[0] ?? defaultSlots(),
-      sandbox: values.sandbox[0] ?? "auto",
+      ...resolveExecution(values, dataDir),
       bwrapPath: values.bwrapPath[0],
       platform: readPlatform(values),
       logLevel: values.logLevel[0] ?? "info",
@@ -90,7 +89,9 @@ function dataDirCandidates(environment: Environment, refused: string[]): string[
   const xdg = environment["XDG_CACHE_HOME"];
   if (xdg !== undefined && isAbsolute(xdg)) candidates.push(join(xdg, "ledge"));
   try {
-    candidates.push(join(homedir(), ".cache", "ledge"));
+    // With HOME empty or relative, homedir() is no place: the password file knows better.
+    const home = isAbsolute(homedir()) ? homedir() : userInfo().homedir;
+    candidates.push(join(home, ".cache", "ledge"));
   } catch {
     // homedir() throws for a uid without an entry in the password file; there are other places.
     refused.push("HOME is not set and this user has no home directory");
@@ -105,6 +106,20 @@ function assertOurs(path: string): void {
   if (stat.isDirectory() && stat.uid === process.getuid?.()) return;
   if (!path.startsWith(join(tmpdir(), "ledge-"))) return;
   throw new Error(`${path} belongs to uid ${stat.uid}`);
+}
+
+/** Who requires a sandbox must not get a server that cannot execute at all. */
+function resolveExecution(values: Values, dataDir: string): Pick<ServerConfig, "slots" | "sandbox"> {
+  const slots = values.slots[0] ?? defaultSlots();
+  const sandbox = values.sandbox[0] ?? "auto";
+  if (sandbox === "require") {
+    if (dataDir === ":memory:") {
+      throw new UsageError("--sandbox=require needs a --data-dir on disk: with :memory: no action is executed");
+    }
+    if (slots === 0)
+      throw new UsageError("--sandbox=require needs --slots 1 or more: with --slots 0 no action is executed");
+  }
+  return { slots, sandbox };
 }
 
 function resolveMaxSize(limit: SizeLimit, dataDir: string): number {

@@ -130,8 +130,14 @@ describe("readServeArguments()", () => {
     [["--tls-client-ca", "/a"], "--tls-client-ca needs --tls-cert and --tls-key"],
     [["--default-action-timeout", "2h", "--max-action-timeout", "1h"], "is above --max-action-timeout"],
     [["--max-size", "1MiB"], "--max-size: 1 MiB is too little"],
+    [["--sandbox", "require"], "--sandbox=require needs a --data-dir on disk"],
   ])("refuses %j: %s", (args, message) => {
     expect(() => readServeArguments([...inMemory, ...args], {})).toThrow(message);
+  });
+
+  test("refuses --sandbox=require where --slots 0 executes nothing", () => {
+    const args = ["--data-dir", "/nonexistent", "--sandbox", "require", "--slots", "0"];
+    expect(() => readServeArguments(args, {})).toThrow("--sandbox=require needs --slots 1 or more");
   });
 
   test("accepts on the sockets of socket activation, and takes their variables out of the environment", () => {
