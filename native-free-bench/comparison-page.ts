@@ -82,7 +82,7 @@ function formatComparison(folder: string): string {
       .sort()
       .map((name) => conformanceRow(folder, name)),
     "",
-    "### Failures, each checked by hand against the specification",
+    "### Failures, each read against the specification",
     "",
     ...Object.entries(notes.servers).flatMap(([name, { checkedFailures }]) => [
       `**${name}**: ${checkedFailures.length === 0 ? "none." : ""}`,

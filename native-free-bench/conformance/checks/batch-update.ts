@@ -229,7 +229,7 @@ export const batchUpdateChecks: readonly Check[] = defineArea(
     },
     {
       id: "unknown-compressor",
-      level: "MUST",
+      level: "SHOULD",
       says: "A compressor that is not advertised is INVALID_ARGUMENT and nothing is stored.",
       cites: "REv2 BatchUpdateBlobsRequest.Request.compressor",
       advice: "Never store compressed bytes as if they were the blob.",
