@@ -15,8 +15,8 @@ export function helpText(): string {
 
 Usage: ledge [serve] [FLAGS]     run the server
        ledge doctor [FLAGS]      check what this machine offers, and how to mend what it lacks
-       ledge sandbox [FLAGS] [-- COMMAND...]   a command, or a shell, in exactly what an action would see
-       ledge operations [--target URL]   what a running server does, and what waits (grpc://127.0.0.1:8980)
+       ledge sandbox [-- CMD...] run a command, or a shell, in exactly what an action would see
+       ledge operations          list what a running server does, and what waits (--target grpc://HOST:PORT)
        ledge stats|fsck|gc       look at, check or shrink the store of a stopped server (--data-dir, --max-size)
        ledge conformance --help  judge any server of the Remote Execution API by black-box checks
        ledge bench --help        measure any server of the Remote Execution API
@@ -26,7 +26,6 @@ Usage: ledge [serve] [FLAGS]     run the server
 ${rows.join("\n")}
 
 Beside these, ledge sandbox takes what the action would ask for:
-
 ${sandboxRows.join("\n")}
 
 Every flag can be set in the environment: --max-size as ${environmentName(SERVE_FLAGS.maxSize)}; lists take commas (--mount: ";").
