@@ -81,8 +81,10 @@ async function openConnection(options: RunnerOptions): Promise<OpenConnection> {
   if (wantsOwnMounts && options.sandbox === "bwrap") {
     try {
       return await connect({ ...configurationOf(options), ownMounts: true });
-    } catch {
-      // no CAP_SYS_ADMIN, or no util-linux: the probe then says that the build root cannot be reached
+    } catch (error) {
+      // No CAP_SYS_ADMIN, or no util-linux: the probe then says that the build root cannot be reached.
+      const reason = error instanceof Error ? error.message : String(error);
+      options.logger.warn("the runner cannot have mounts of its own", { reason });
     }
   }
   return connect({ ...configurationOf(options), ownMounts: false });

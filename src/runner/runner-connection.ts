@@ -38,6 +38,7 @@ export class RunnerConnection {
     this.#child = spawn(program, rest, {
       // A session of its own: the terminal's Ctrl-C is for the server, which ends us in its own time.
       detached: true,
+      env: runnerEnvironment(),
       stdio: ["ignore", "ignore", "inherit", "pipe"],
     });
     const stream = this.#child.stdio[RUNNER_SOCKET_FD];
@@ -125,4 +126,13 @@ export class RunnerConnection {
       this.#child.once("exit", (code, signal) => finish(signal === null ? `exit code ${code}` : `signal ${signal}`));
     });
   }
+}
+
+/**
+ * Without what is meant for Node: NODE_EXTRA_CA_CERTS and NODE_USE_SYSTEM_CA read files in a thread of Node's own while
+ * the runner closes the descriptors it inherited, and one closed under that thread ends in a second close of whatever
+ * has its number by then (seen: libuv's poll descriptor, and the runner aborted).
+ */
+function runnerEnvironment(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("NODE_")));
 }

@@ -154,6 +154,16 @@ function matches(pattern: string, name: string): boolean {
 
 /** Copies what everybody may read (private keys in ssl/private must not come along); the rest is left out. */
 function copyReadable(from: string, to: string, budget: { bytes: number }): void {
+  try {
+    copyExisting(from, to, budget);
+  } catch (error) {
+    // A package manager replaces files while we copy; what it puts there changes the stamp, and the next action's copy.
+    if (!(error instanceof Error && "code" in error && error.code === "ENOENT" && "path" in error)) throw error;
+    if (error.path !== from) throw error;
+  }
+}
+
+function copyExisting(from: string, to: string, budget: { bytes: number }): void {
   const stats = lstatSync(from, { throwIfNoEntry: false });
   if (stats?.isSymbolicLink() === true) {
     symlinkSync(readlinkSync(from), to);

@@ -88,9 +88,26 @@ export async function composeExecution(
   started: RunnerOrReason,
   cleanup: AsyncDisposableStack,
 ): Promise<ComposedExecution> {
-  if (!started.available) return cacheOnly(started.reason);
+  if (!started.available) {
+    sweepBuildDirectories(parts.config, parts.logger, cleanup);
+    return cacheOnly(started.reason);
+  }
   const executor = await openExecutor(parts, started, cleanup);
   return { executor, status: { enabled: true, slots: parts.config.slots, isolation: isolationText(started) } };
+}
+
+/** Also a server that executes nothing clears what a killed one left. */
+function sweepBuildDirectories(config: ServerConfig, logger: Logger, cleanup: AsyncDisposableStack): void {
+  if (config.dataDir === ":memory:") return;
+  try {
+    const leftovers = BuildDirectories.removeLeftovers(buildRootPath(config));
+    cleanup.defer(() => leftovers.close());
+  } catch (error) {
+    logger.warn("build directories of an earlier start cannot be removed", {
+      path: buildRootPath(config),
+      reason: error instanceof Error ? error.message : String(error),
+    });
+  }
 }
 
 function buildRootPath({ dataDir }: ServerConfig): string {

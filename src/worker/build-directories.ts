@@ -55,6 +55,13 @@ export class BuildDirectories {
     return directories;
   }
 
+  /** For a start that executes nothing: what an earlier one left goes as well, in the background; close() waits for it. */
+  static removeLeftovers(path: string): BuildDirectories {
+    const directories = new BuildDirectories(path, 0);
+    if (sweep(path)) directories.#remove(`${path}/trash/old`);
+    return directories;
+  }
+
   get fileCachePath(): string {
     return `${this.#path}/files`;
   }
@@ -99,16 +106,17 @@ export class BuildDirectories {
   }
 }
 
-/** Moves what is ours of an earlier server into a new trash: renaming is quick however much there is. */
-function sweep(path: string): void {
+/** Moves what is ours of an earlier server into a new trash: renaming is quick however much there is. False: nothing. */
+function sweep(path: string): boolean {
   const leftovers = OWN_NAMES.filter((name) => existsSync(`${path}/${name}`));
-  if (leftovers.length === 0) return;
+  if (leftovers.length === 0) return false;
   const swept = `${path}/${SWEPT_NAME}`;
   removeTrees([swept]);
   mkdirSync(swept, 0o700);
   for (const name of leftovers) renameSync(`${path}/${name}`, `${swept}/${name}`);
   mkdirSync(`${path}/trash`, 0o755);
   renameSync(swept, `${path}/trash/old`);
+  return true;
 }
 
 /** Only the slot's own user gets in, so that no action could reach another's files even outside its sandbox. */
