@@ -10,6 +10,8 @@ import { parseTarget, type Target } from "./client/target.ts";
 import { BUILD_MIXES } from "./load/build-mixes.ts";
 import { measureCeiling } from "./load/ceiling.ts";
 import type { Measurement, MeasurementOptions } from "./load/measurement.ts";
+import type { NullServerOptions } from "./load/null-server.ts";
+import { runNullServer } from "./load/null-server-process.ts";
 import { measureInProcesses, runWorkerProcess, type WorkerTask } from "./load/worker-process.ts";
 import { formatPage } from "./load/page.ts";
 import {
@@ -48,6 +50,7 @@ const FLAGS: FlagTable = {
   markdown: { kind: "text", value: "FILE", help: "write the table as Markdown" },
   html: { kind: "text", value: "FILE", help: "write one page with plots" },
   "worker-task": { kind: "text", value: "JSON", help: "internal: what one of several processes does" },
+  "null-server": { kind: "text", value: "JSON", help: "internal: the server that the ceiling is measured with" },
   help: { kind: "switch", help: "print this" },
 };
 
@@ -73,6 +76,8 @@ async function bench(argv: readonly string[]): Promise<number> {
   const args = new Arguments(argv, FLAGS);
   const task = args.text("worker-task");
   if (task !== undefined) return await runWorkerProcess(JSON.parse(task) as WorkerTask, ALL);
+  const nullServer = args.text("null-server");
+  if (nullServer !== undefined) return await runNullServer(JSON.parse(nullServer) as NullServerOptions);
   if (args.has("help"))
     return print(`Usage: ledge bench [FLAGS] --target NAME=grpc://HOST:PORT [--target …]\n\n${describeFlags(FLAGS)}\n`);
   if (args.has("list")) return print(ALL.map(({ name, question }) => `${name.padEnd(20)} ${question}\n`).join(""));

@@ -3,7 +3,7 @@
 import { parseTarget } from "../client/target.ts";
 import { generateLoad } from "./generator.ts";
 import type { MeasurementOptions } from "./measurement.ts";
-import { startNullServer } from "./null-server.ts";
+import { startNullServerProcess } from "./null-server-process.ts";
 import { GrpcJsClient } from "./grpc-js-client.ts";
 import { RawConnection } from "./raw-connection.ts";
 
@@ -13,7 +13,7 @@ export async function measureCeiling({
   connections,
   depth,
 }: Pick<MeasurementOptions, "client" | "connections" | "depth">): Promise<number> {
-  const server = await startNullServer();
+  const server = await startNullServerProcess();
   const target = parseTarget(`grpc://127.0.0.1:${server.port}`);
   const clients = await Promise.all(
     Array.from({ length: connections }, async () =>

@@ -75,8 +75,9 @@ export async function generateLoad(
         const slot = Math.min(TIMELINE_SLOTS - 1, Math.floor(((nowMs - beginMs) / shape.durationMs) * TIMELINE_SLOTS));
         timeline[slot] = timeline[slot]! + 1;
       }
-      if (outstanding === 0) drained();
       onNext();
+      // After the next call has begun: one connection of depth 1 is between two calls, not at its end.
+      if (outstanding === 0) drained();
     });
   };
 

@@ -17,6 +17,7 @@ import {
   FrameType,
   SettingId,
 } from "../../src/http2/frame.ts";
+import { frame, setting, windowUpdate } from "./raw-frames.ts";
 import { RequestHeaderEncoder } from "./request-headers.ts";
 
 /** A call that is ready to be sent, many times. */
@@ -38,16 +39,32 @@ export interface CallResult {
 interface Pending {
   readonly onDone: (result: CallResult) => void;
   readonly kept: Buffer[] | undefined;
+  readonly body: readonly Uint8Array[];
   receivedBytes: number;
   code: number;
-  /** Body that waits for credit. */
-  unsent: Uint8Array[];
+  /** What of the body is sent: whole parts, and octets of the next one. */
+  sentParts: number;
+  sentOfPart: number;
   windowBytes: number;
 }
 
 const WINDOW_BYTES = 16 * 1024 * 1024;
 /** Given back when this much was consumed: a WINDOW_UPDATE per 4 MiB. */
 const CREDIT_STEP_BYTES = 4 * 1024 * 1024;
+/** Frames are gathered in pages of this size; what does not fit well is written by itself, without a copy. */
+const PAGE_BYTES = 64 * 1024;
+const COPIED_BYTES = 8 * 1024;
+
+const NOTHING = Buffer.alloc(0);
+/** The error code of a stream that is not wanted any more. */
+const CANCEL = Buffer.of(0, 0, 0, 8);
+
+/** The payload of a frame, where it was received. */
+interface Payload {
+  readonly bytes: Buffer;
+  readonly start: number;
+  readonly end: number;
+}
 
 export class RawConnection {
   readonly #socket: Socket;
@@ -55,13 +72,17 @@ export class RawConnection {
   readonly #decoder = new HpackDecoder();
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
-  #leftover: Buffer = Buffer.alloc(0);
+  #leftover: Buffer = NOTHING;
   #sendWindowBytes = DEFAULT_WINDOW_BYTES;
   #initialWindowBytes = DEFAULT_WINDOW_BYTES;
   #maxFrameBytes = DEFAULT_MAX_FRAME_BYTES;
   #owedBytes = 0;
-  #blocked: number[] = [];
-  #corked = false;
+  readonly #blocked = new Set<number>();
+  #page: Buffer = Buffer.allocUnsafeSlow(PAGE_BYTES);
+  /** Octets of the page that were written, and that are filled. */
+  #pageWritten = 0;
+  #pageEnd = 0;
+  #flushAwaited = false;
   #closed: string | undefined;
   #status = Code.UNKNOWN as number;
 
@@ -103,23 +124,20 @@ export class RawConnection {
     const pending: Pending = {
       onDone,
       kept: keepBody ? [] : undefined,
+      body: prepared.body,
       receivedBytes: 0,
       code: Code.UNAVAILABLE,
-      unsent: [...prepared.body],
+      sentParts: 0,
+      sentOfPart: 0,
       windowBytes: this.#initialWindowBytes,
     };
     this.#pending.set(id, pending);
-    // Calls that begin in one turn of the loop go out in one write.
-    if (!this.#corked) {
-      this.#corked = true;
-      this.#socket.cork();
-      setImmediate(() => {
-        this.#corked = false;
-        this.#socket.uncork();
-      });
-    }
-    this.#socket.write(frame(FrameType.HEADERS, Flag.END_HEADERS, id, [this.#encoder.encode(prepared.path)]));
+    const fields = this.#encoder.encode(prepared.path);
+    this.#putHeader(FrameType.HEADERS, Flag.END_HEADERS, id, fields.length);
+    this.#put(fields);
     this.#sendBody(id, pending);
+    // Calls that begin in one turn of the loop go out in one write, at its end.
+    this.#flushSoon();
   }
 
   async callOnce(prepared: PreparedCall): Promise<CallResult> {
@@ -127,56 +145,115 @@ export class RawConnection {
   }
 
   #sendBody(id: number, pending: Pending): void {
-    while (pending.unsent.length > 0) {
-      const part = pending.unsent[0]!;
+    const { body } = pending;
+    while (pending.sentParts < body.length) {
+      const part = body[pending.sentParts]!;
+      const leftBytes = part.length - pending.sentOfPart;
       const room = Math.min(pending.windowBytes, this.#sendWindowBytes, this.#maxFrameBytes);
-      if (room <= 0 && part.length > 0) {
-        if (!this.#blocked.includes(id)) this.#blocked.push(id);
-        return;
-      }
-      const size = Math.min(room, part.length);
-      const isLast = size === part.length && pending.unsent.length === 1;
+      if (room <= 0 && leftBytes > 0) return void this.#blocked.add(id);
+      const size = Math.min(room, leftBytes);
+      const endsPart = size === leftBytes;
+      const isLast = endsPart && pending.sentParts === body.length - 1;
       pending.windowBytes -= size;
       this.#sendWindowBytes -= size;
-      this.#socket.write(frameHeader(FrameType.DATA, isLast ? Flag.END_STREAM : 0, id, size));
-      if (size > 0) this.#socket.write(size === part.length ? part : part.subarray(0, size));
-      if (size === part.length) pending.unsent.shift();
-      else pending.unsent[0] = part.subarray(size);
+      this.#putHeader(FrameType.DATA, isLast ? Flag.END_STREAM : 0, id, size);
+      if (size > 0)
+        this.#put(size === part.length ? part : part.subarray(pending.sentOfPart, pending.sentOfPart + size));
+      pending.sentOfPart = endsPart ? 0 : pending.sentOfPart + size;
+      if (endsPart) pending.sentParts++;
     }
   }
 
   #unblock(): void {
-    for (const id of this.#blocked.splice(0)) {
+    const ids = [...this.#blocked];
+    this.#blocked.clear();
+    for (const id of ids) {
       const pending = this.#pending.get(id);
       if (pending !== undefined) this.#sendBody(id, pending);
     }
   }
 
-  #onBytes(chunk: Buffer): void {
-    let bytes = this.#leftover.length === 0 ? chunk : Buffer.concat([this.#leftover, chunk]);
-    for (;;) {
-      if (bytes.length < FRAME_HEADER_BYTES) break;
-      const size = bytes.readUIntBE(0, 3);
-      const end = FRAME_HEADER_BYTES + size;
-      if (bytes.length < end) break;
-      this.#onFrame(bytes[3]!, bytes[4]!, bytes.readUInt32BE(5) & 0x7fffffff, bytes.subarray(FRAME_HEADER_BYTES, end));
-      bytes = bytes.subarray(end);
-    }
-    this.#leftover = bytes;
+  #putHeader(type: number, flags: number, id: number, size: number): void {
+    if (this.#pageEnd + FRAME_HEADER_BYTES > PAGE_BYTES) this.#nextPage();
+    const page = this.#page;
+    let at = this.#pageEnd;
+    page[at++] = size >>> 16;
+    page[at++] = size >>> 8;
+    page[at++] = size;
+    page[at++] = type;
+    page[at++] = flags;
+    page[at++] = id >>> 24;
+    page[at++] = id >>> 16;
+    page[at++] = id >>> 8;
+    page[at++] = id;
+    this.#pageEnd = at;
   }
 
-  #onFrame(type: number, flags: number, id: number, payload: Buffer): void {
+  #put(octets: Uint8Array): void {
+    if (octets.length > COPIED_BYTES) {
+      this.#writePage();
+      this.#socket.write(octets);
+      return;
+    }
+    if (this.#pageEnd + octets.length > PAGE_BYTES) this.#nextPage();
+    this.#page.set(octets, this.#pageEnd);
+    this.#pageEnd += octets.length;
+  }
+
+  #flushSoon(): void {
+    if (this.#flushAwaited) return;
+    this.#flushAwaited = true;
+    this.#socket.cork();
+    queueMicrotask(() => this.#flush());
+  }
+
+  #flush(): void {
+    this.#writePage();
+    this.#flushAwaited = false;
+    this.#socket.uncork();
+  }
+
+  /** The socket borrows what is written: a page is filled once, and left to it. */
+  #writePage(): void {
+    if (this.#pageEnd > this.#pageWritten) this.#socket.write(this.#page.subarray(this.#pageWritten, this.#pageEnd));
+    this.#pageWritten = this.#pageEnd;
+  }
+
+  #nextPage(): void {
+    this.#writePage();
+    this.#page = Buffer.allocUnsafeSlow(PAGE_BYTES);
+    this.#pageWritten = 0;
+    this.#pageEnd = 0;
+  }
+
+  #onBytes(chunk: Buffer): void {
+    const bytes = this.#leftover.length === 0 ? chunk : Buffer.concat([this.#leftover, chunk]);
+    let at = 0;
+    this.#flushSoon();
+    while (at + FRAME_HEADER_BYTES <= bytes.length) {
+      const end = at + FRAME_HEADER_BYTES + ((bytes[at]! << 16) | (bytes[at + 1]! << 8) | bytes[at + 2]!);
+      if (bytes.length < end) break;
+      const id = bytes.readUInt32BE(at + 5) & 0x7fffffff;
+      this.#onFrame(bytes[at + 3]!, bytes[at + 4]!, id, { bytes, start: at + FRAME_HEADER_BYTES, end });
+      at = end;
+    }
+    this.#leftover = at === bytes.length ? NOTHING : bytes.subarray(at);
+  }
+
+  #onFrame(type: number, flags: number, id: number, payload: Payload): void {
+    if (type === FrameType.DATA) return this.#onData(id, flags, payload);
+    if (type === FrameType.HEADERS) return this.#onHeaders(id, flags, payload);
+    this.#onControlFrame(type, flags, id, payload.bytes.subarray(payload.start, payload.end));
+  }
+
+  #onControlFrame(type: number, flags: number, id: number, payload: Buffer): void {
     switch (type) {
-      case FrameType.DATA:
-        return this.#onData(id, flags, payload);
-      case FrameType.HEADERS:
-        return this.#onHeaders(id, flags, payload);
       case FrameType.SETTINGS:
         return this.#onSettings(flags, payload);
       case FrameType.WINDOW_UPDATE:
         return this.#onWindowUpdate(id, payload.readUInt32BE(0) & 0x7fffffff);
       case FrameType.PING:
-        if ((flags & Flag.ACK) === 0) this.#socket.write(frame(FrameType.PING, Flag.ACK, 0, [payload]));
+        if ((flags & Flag.ACK) === 0) this.#put(frame(FrameType.PING, Flag.ACK, 0, [payload]));
         return;
       case FrameType.RST_STREAM:
         return this.#finish(id);
@@ -190,27 +267,30 @@ export class RawConnection {
     }
   }
 
-  #onData(id: number, flags: number, payload: Buffer): void {
+  #onData(id: number, flags: number, { bytes, start, end }: Payload): void {
     const pending = this.#pending.get(id);
-    this.#owedBytes += payload.length;
+    const size = end - start;
+    this.#owedBytes += size;
     if (this.#owedBytes >= CREDIT_STEP_BYTES) {
-      this.#socket.write(windowUpdate(0, this.#owedBytes));
+      this.#put(windowUpdate(0, this.#owedBytes));
       this.#owedBytes = 0;
     }
     if (pending === undefined) return;
     const before = Math.floor(pending.receivedBytes / CREDIT_STEP_BYTES);
-    pending.receivedBytes += payload.length;
-    pending.kept?.push(Buffer.from(payload));
-    if (Math.floor(pending.receivedBytes / CREDIT_STEP_BYTES) > before)
-      this.#socket.write(windowUpdate(id, CREDIT_STEP_BYTES));
+    pending.receivedBytes += size;
+    if (pending.kept !== undefined) {
+      const padding = (flags & Flag.PADDED) === 0 ? 0 : bytes[start]!;
+      pending.kept.push(Buffer.from(bytes.subarray((flags & Flag.PADDED) === 0 ? start : start + 1, end - padding)));
+    }
+    if (Math.floor(pending.receivedBytes / CREDIT_STEP_BYTES) > before) this.#put(windowUpdate(id, CREDIT_STEP_BYTES));
     if ((flags & Flag.END_STREAM) !== 0) this.#finish(id);
   }
 
-  #onHeaders(id: number, flags: number, payload: Buffer): void {
-    const padding = (flags & Flag.PADDED) === 0 ? 0 : payload[0]!;
-    const start = ((flags & Flag.PADDED) === 0 ? 0 : 1) + ((flags & Flag.PRIORITY) === 0 ? 0 : 5);
+  #onHeaders(id: number, flags: number, { bytes, start, end }: Payload): void {
+    const padding = (flags & Flag.PADDED) === 0 ? 0 : bytes[start]!;
+    const skipped = ((flags & Flag.PADDED) === 0 ? 0 : 1) + ((flags & Flag.PRIORITY) === 0 ? 0 : 5);
     this.#status = -1;
-    this.#decoder.decode(payload, start, payload.length - padding, this);
+    this.#decoder.decode(bytes, start + skipped, end - padding, this);
     const pending = this.#pending.get(id);
     if (pending === undefined) return;
     if (this.#status >= 0) pending.code = this.#status;
@@ -233,7 +313,7 @@ export class RawConnection {
         this.#initialWindowBytes = value;
       }
     }
-    this.#socket.write(frame(FrameType.SETTINGS, Flag.ACK, 0, []));
+    this.#put(frame(FrameType.SETTINGS, Flag.ACK, 0, []));
     this.#unblock();
   }
 
@@ -252,9 +332,9 @@ export class RawConnection {
     this.#pending.delete(id);
     const body = pending.kept === undefined ? undefined : Buffer.concat(pending.kept);
     // A server may answer before it has the whole request; what is left of it must not go out on a closed stream.
-    if (pending.unsent.length > 0) {
-      pending.unsent = [];
-      this.#socket.write(frame(FrameType.RST_STREAM, 0, id, [Buffer.from([0, 0, 0, 8])]));
+    if (pending.sentParts < pending.body.length) {
+      this.#blocked.delete(id);
+      if (!this.#socket.destroyed) this.#put(frame(FrameType.RST_STREAM, 0, id, [CANCEL]));
     }
     pending.onDone({ code: pending.code, receivedBytes: pending.receivedBytes, body });
   }
@@ -264,31 +344,4 @@ export class RawConnection {
     this.#socket.destroy();
     for (const id of this.#pending.keys()) this.#finish(id);
   }
-}
-
-function frameHeader(type: number, flags: number, id: number, size: number): Buffer {
-  const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
-  header.writeUIntBE(size, 0, 3);
-  header[3] = type;
-  header[4] = flags;
-  header.writeUInt32BE(id, 5);
-  return header;
-}
-
-export function frame(type: number, flags: number, id: number, payload: readonly Uint8Array[]): Buffer {
-  const size = payload.reduce((sum, { length }) => sum + length, 0);
-  return Buffer.concat([frameHeader(type, flags, id, size), ...payload]);
-}
-
-export function setting(id: number, value: number): Buffer {
-  const bytes = Buffer.allocUnsafe(6);
-  bytes.writeUInt16BE(id, 0);
-  bytes.writeUInt32BE(value, 2);
-  return bytes;
-}
-
-function windowUpdate(id: number, increment: number): Buffer {
-  const bytes = Buffer.allocUnsafe(4);
-  bytes.writeUInt32BE(increment, 0);
-  return frame(FrameType.WINDOW_UPDATE, 0, id, [bytes]);
 }

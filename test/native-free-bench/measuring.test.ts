@@ -90,6 +90,23 @@ describe("generateLoad()", () => {
     expect(result.calls).toBeLessThanOrEqual((4 * 500) / 3.9);
   });
 
+  // Between two calls nothing is in flight: that was taken for the end.
+  test("goes on to the end with one connection of depth 1", async () => {
+    server = await startNullServer();
+    const client = await RawConnection.open(parseTarget(`grpc://127.0.0.1:${server.port}`));
+    const begunMs = performance.now();
+    const result = await generateLoad([client], () => NULL_CALL, {
+      depth: 1,
+      ratePerSecond: undefined,
+      warmUpMs: 50,
+      durationMs: 200,
+    });
+    const tookMs = performance.now() - begunMs;
+    client.close();
+    expect(result.calls).toBeGreaterThan(0);
+    expect(tookMs).toBeGreaterThanOrEqual(250);
+  });
+
   test("counts latency from the intended start in the open loop", async () => {
     server = await startNullServer({ delayMs: 300 });
     const client = await RawConnection.open(parseTarget(`grpc://127.0.0.1:${server.port}`));
