@@ -11,6 +11,8 @@ import type { Pool } from "./evictor.ts";
 const INLINE_SHARE = 0.6;
 /** Of LMDB's pages, what entries fill after many random inserts and deletes. */
 const INDEX_FILE_FILL = 0.75;
+/** Of LMDB's map; a commit copies pages before it frees their old versions. */
+const MAP_FILL = 0.9;
 /** Eviction begins at the high mark, before writers have to wait for it, and ends at the low one, so that it runs seldom. */
 const HIGH_MARK = 0.98;
 const LOW_MARK = 0.93;
@@ -23,6 +25,8 @@ export interface BudgetOptions {
   /** What files take, uploads under way included. */
   readonly fileBytes: () => number;
   readonly indexFilePath: string;
+  /** What LMDB's file can grow to; less than its share of the limit where address space is short. */
+  readonly indexMapBytes: number;
   readonly clock: Clock;
 }
 
@@ -45,7 +49,7 @@ export class Budget {
    */
   #chargedBytes(): number {
     const index = Math.max(this.#options.inlineBytes(), this.#indexFile());
-    return this.#options.fileBytes() + Math.min(index, this.#options.maxBytes * INLINE_SHARE);
+    return this.#options.fileBytes() + Math.min(index, this.#indexShare());
   }
 
   /** How many bytes too many there would be with `bytes` more in `pool`. */
@@ -55,12 +59,16 @@ export class Budget {
     const wanted = inlineBytes() + bytes;
     const growth = Math.max(0, wanted - this.#indexFile() * INDEX_FILE_FILL);
     const overLimit = growth === 0 ? 0 : this.#chargedBytes() + growth - maxBytes;
-    return Math.max(overLimit, wanted - maxBytes * INLINE_SHARE * INDEX_FILE_FILL);
+    return Math.max(overLimit, wanted - this.#indexShare() * INDEX_FILE_FILL);
   }
 
   /** How far the index file is beyond its share of the limit. */
   indexFileExcessBytes(): number {
-    return Math.max(0, this.#indexFile() - this.#options.maxBytes * INLINE_SHARE);
+    return Math.max(0, this.#indexFile() - this.#indexShare());
+  }
+
+  #indexShare(): number {
+    return Math.min(this.#options.maxBytes * INLINE_SHARE, this.#options.indexMapBytes * MAP_FILL);
   }
 
   surplusBytes(): number {

@@ -1,26 +1,50 @@
 // Walks an index file in a process of its own, because reading a damaged page can end the process that reads it.
 //
-// `walk` answers whether every record can be reached; `salvage` copies what is whole into a new file. Both say how far
-// they came on stdout, so that whoever started them can go on behind the place that ended them.
+// `walk` answers whether every record can be reached; `create` whether an empty index works in its place; `salvage` copies
+// what is whole into a new file and says how far it came on stdout, so that whoever started it can go on behind the place
+// that ended it.
 
 import { writeSync } from "node:fs";
 import { crc32 } from "node:zlib";
+import { StatusError } from "../base/status.ts";
 import type { KeyValueOperation } from "../kv/key-value-store.ts";
 import { LmdbStore } from "../kv/lmdb-store.ts";
 import { IndexFlag } from "./blob-index.ts";
 import { dataKey, decodeChecksums, decodeEntry } from "./records.ts";
 
 const OPERATIONS_PER_COMMIT = 2000;
+/** A record that nobody reads, in no table. */
+const PROBE = { type: "put", key: Uint8Array.from([0x7a]), value: Uint8Array.from([1]) } as const;
 /** How often the walk looks at the time and says where it is. */
 const REPORT_EVERY = 1000;
 
-/** `walk PATH LIMIT_MS` or `salvage PATH NEW_PATH FROM_HEX`; returns the exit code. */
+/** How the walk ended when it ended by itself; what it said on stderr is the reason. */
+export const ExitCode = {
+  DAMAGED: 3,
+  /** Not the file's fault. */
+  NOT_OPENABLE: 4,
+} as const;
+
+/** `walk PATH LIMIT_MS`, `create PATH` or `salvage PATH NEW_PATH FROM_HEX`; returns the exit code. */
 export async function runIndexCheck(args: readonly string[]): Promise<number> {
   const [command, path = "", third = "", from = ""] = args;
-  if (command === "walk") return walk(path, Number(third));
-  if (command === "salvage") return salvage(path, third, Buffer.from(from, "hex"));
+  try {
+    if (command === "walk") return await walk(path, Number(third));
+    if (command === "create") return await create(path);
+    if (command === "salvage") return await salvage(path, third, Buffer.from(from, "hex"));
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    return error instanceof StatusError ? ExitCode.NOT_OPENABLE : ExitCode.DAMAGED;
+  }
   process.stderr.write(`ledge check-index: unknown command ${JSON.stringify(command)}\n`);
   return 2;
+}
+
+async function create(path: string): Promise<number> {
+  const store = LmdbStore.open({ path });
+  await store.write([PROBE]);
+  await store.close();
+  return 0;
 }
 
 async function walk(path: string, limitMs: number): Promise<number> {
@@ -38,6 +62,12 @@ async function walk(path: string, limitMs: number): Promise<number> {
       if (++count % REPORT_EVERY === 0 && performance.now() > endMs) return 0;
     }
   }
+  // A page of nonsense may read as an empty one.
+  if (count !== store.entryCount) throw new Error(`${count} of ${store.entryCount} records can be reached`);
+  // Only a commit reads the list of free pages.
+  await store.write([PROBE]);
+  await store.write([{ type: "delete", key: PROBE.key }]);
+  await store.close();
   return 0;
 }
 

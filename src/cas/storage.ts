@@ -1,7 +1,9 @@
 // Opens everything that stores: one call for the composition root, one object to close.
 
 import { mkdir } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { ADDRESS_BYTES_PER_THREAD } from "../base/address-space.ts";
 import { syncDirectory } from "../base/atomic-file.ts";
 import type { Clock } from "../base/clock.ts";
 import { IngestPool } from "../compute/ingest-pool.ts";
@@ -120,7 +122,14 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   await checkDataVersion(dataDir);
   const files = await FileStore.open(dataDir);
   const indexFilePath = join(dataDir, "index.mdb");
-  const { store, isRebuilt } = await openIndex({ dataDir, path: indexFilePath, logger, metrics });
+  const { store, isRebuilt } = await openIndex({
+    dataDir,
+    path: indexFilePath,
+    maxStoredBytes: options.maxSizeBytes,
+    reservedAddressBytes: (options.threads ?? availableParallelism()) * ADDRESS_BYTES_PER_THREAD,
+    logger,
+    metrics,
+  });
   if (isRebuilt) await requestAdoption(store);
   await syncDirectory(dataDir); // the index file's name, before anything in it is acknowledged
   const ingest = new IngestPool(options.threads === undefined ? {} : { threads: options.threads });
@@ -133,6 +142,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     maxSizeBytes: options.maxSizeBytes,
     protectRecentMs: options.protectRecentMs ?? DEFAULT_PROTECT_RECENT_MS,
     indexFilePath,
+    indexMapBytes: store.mapSizeBytes,
     clock,
     logger,
     metrics,

@@ -27,6 +27,8 @@ export interface StoreCoreOptions {
   readonly maxSizeBytes: number;
   /** LMDB's file, whose size counts as it is. */
   readonly indexFilePath: string;
+  /** What LMDB's file can grow to. */
+  readonly indexMapBytes: number;
   /** Entries asked for within this time are not evicted; uploads are refused instead. */
   readonly protectRecentMs: number;
   readonly clock: Clock;
@@ -67,6 +69,7 @@ export class StoreCore {
       inlineBytes: () => this.table.inlineDiskBytes,
       fileBytes: () => this.table.diskBytes - this.table.inlineDiskBytes + this.#uploadingBytes,
       indexFilePath: options.indexFilePath,
+      indexMapBytes: options.indexMapBytes,
       clock: options.clock,
     });
     this.#evictor = new Evictor({

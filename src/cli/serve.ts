@@ -1,5 +1,6 @@
 // `ledge serve`: starts the server, says where it is, and ends it on SIGTERM or SIGINT.
 
+import { assertAddressSpace } from "../base/address-space.ts";
 import { allowAssetsBelow } from "../base/embedded-assets.ts";
 import type { ServerParts } from "../server/compose.ts";
 import type { RunningServer } from "../server/lifecycle.ts";
@@ -24,6 +25,7 @@ export async function runServe(args: readonly string[]): Promise<number> {
   if (installBubblewrap && config.slots > 0 && config.sandbox !== "none") {
     await (await import("./bubblewrap-install.ts")).installBubblewrapIfMissing(config.bwrapPath);
   }
+  if (!hasAddressSpace(logger)) return 1;
   // Loaded only now: what comes with it opens native add-ons, and the data directory is one of the places to extract them.
   if (config.dataDir !== ":memory:") allowAssetsBelow(config.dataDir);
   const { startServer } = await import("../server/lifecycle.ts");
@@ -44,6 +46,17 @@ export async function runServe(args: readonly string[]): Promise<number> {
   await server.stop();
   logger.info("stopped", { signal });
   return endSoon(0);
+}
+
+/** Says what is wrong before threads start, which would end the process without a word. */
+function hasAddressSpace(logger: Logger): boolean {
+  try {
+    assertAddressSpace();
+    return true;
+  } catch (error) {
+    logger.error(error instanceof Error ? error.message : String(error));
+    return false;
+  }
 }
 
 /** Returns `exitCode`, and sees to it that nothing that forgot to close keeps the process for long. */

@@ -11,17 +11,18 @@ import { requireFromHere } from "../base/native-addon.ts";
 import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
 import { assertKey } from "./key-check.ts";
 import type { KeyValueEntry, KeyValueOperation, KeyValueStore } from "./key-value-store.ts";
+import { assertOpenable } from "./lmdb-file.ts";
+import { chooseMapSize } from "./map-size.ts";
 
 export interface LmdbStoreOptions {
   /** The data file; LMDB puts its lock file beside it. */
   readonly path: string;
-  /** Address space set aside for the map: the largest size the file can reach. */
-  readonly mapSizeBytes?: number;
+  /** The most the store may take, entries outside this file included; the map is chosen for it. */
+  readonly maxStoredBytes?: number;
+  /** Address space that the process is going to need for other things, where that is limited. */
+  readonly reservedAddressBytes?: number;
   readonly metrics?: MetricsRegistry;
 }
-
-/** Only address space: far above what a cache index needs, far below the 128 TiB a process has. */
-const DEFAULT_MAP_SIZE_BYTES = 2 ** 40;
 
 /**
  * Two commits at once: while one syncs, the write thread fills the next. One alone left it idle between commits
@@ -38,6 +39,7 @@ interface LmdbDatabase {
   remove(key: Uint8Array): unknown;
   batch(action: () => void): Promise<boolean>;
   getRange(options: { start?: Uint8Array; end?: Uint8Array }): Iterable<{ key: Buffer; value: Buffer }>;
+  getStats(): { readonly entryCount: number };
   getKeys(options: { start: Uint8Array; end: Uint8Array }): Iterable<Buffer>;
   close(): Promise<void>;
 }
@@ -58,6 +60,8 @@ interface PendingWrite {
 
 export class LmdbStore implements KeyValueStore {
   readonly #path: string;
+  /** What the file can grow to. */
+  readonly mapSizeBytes: number;
   readonly #database: LmdbDatabase;
   readonly #commits: Counter | undefined;
   readonly #operations: Counter | undefined;
@@ -67,8 +71,9 @@ export class LmdbStore implements KeyValueStore {
   #closed: Promise<void> | undefined;
   #idleWaiters: (() => void)[] = [];
 
-  private constructor(options: LmdbStoreOptions, database: LmdbDatabase) {
+  private constructor(options: LmdbStoreOptions, database: LmdbDatabase, mapSizeBytes: number) {
     this.#path = options.path;
+    this.mapSizeBytes = mapSizeBytes;
     this.#database = database;
     this.#commits = options.metrics?.counter("ledge_lmdb_commits_total", "Transactions committed to the index");
     this.#operations = options.metrics?.counter("ledge_lmdb_operations_total", "Puts and deletes in those");
@@ -79,8 +84,19 @@ export class LmdbStore implements KeyValueStore {
     lmdbPackage();
   }
 
+  /**
+   * Throws DamagedIndexError for a file that is no LMDB file, and a StatusError when it is not the file's fault. No other
+   * store of this process may have the file open: looking at it would drop the locks LMDB holds.
+   */
   static open(options: LmdbStoreOptions): LmdbStore {
-    const database = lmdbPackage().open({
+    const library = lmdbPackage();
+    assertOpenable(options.path);
+    const mapSize = chooseMapSize({
+      path: options.path,
+      maxStoredBytes: options.maxStoredBytes,
+      reservedBytes: options.reservedAddressBytes,
+    });
+    const database = library.open({
       path: options.path,
       noSubdir: true,
       keyEncoding: "binary",
@@ -88,15 +104,21 @@ export class LmdbStore implements KeyValueStore {
       cache: false,
       overlappingSync: false,
       eventTurnBatching: false,
-      mapSize: options.mapSizeBytes ?? DEFAULT_MAP_SIZE_BYTES,
+      mapSize,
     });
-    return new LmdbStore(options, database);
+    return new LmdbStore(options, database, mapSize);
   }
 
   get(key: Uint8Array): Uint8Array | undefined {
     assertKey(key);
     this.#assertOpen();
     return this.#database.getBinary(key);
+  }
+
+  /** Keys there should be, as LMDB counts them. */
+  get entryCount(): number {
+    this.#assertOpen();
+    return this.#database.getStats().entryCount;
   }
 
   write(operations: readonly KeyValueOperation[]): Promise<void> {
