@@ -130,6 +130,8 @@ class ServerLink {
     const { condition, runner } = await openSlotRunner(configuration, openNativeCalls(configuration), cgroups);
     this.#runner = runner;
     this.#send({ type: "condition", condition });
+    // Once that is on its way: the server starts to listen meanwhile.
+    if (runner !== undefined) setImmediate(() => runner.warmUp());
   }
 
   async #run(runId: number, spec: RunSpec): Promise<void> {
@@ -239,7 +241,7 @@ async function tryProfile(
   for (const path of [directory, inputRootPath]) chmodSync(path, 0o755);
   const owner = identityOfSlot(options.identities, 0);
   if (owner !== undefined) chownSync(inputRootPath, owner.uid, owner.gid);
-  const runner = new SlotRunner({ ...options, profile });
+  const runner = new SlotRunner({ ...options, profile, copiesHostEtc: false });
   try {
     const { outcome } = await runner.run(probeSpec(directory, inputRootPath), AbortSignal.timeout(PROBE_TIMEOUT_MS));
     if (outcome.kind === "exited" || outcome.kind === "not-started") return undefined;

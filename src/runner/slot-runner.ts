@@ -59,6 +59,15 @@ export class SlotRunner {
     }
   }
 
+  /** Does now what the first run would otherwise wait for. */
+  warmUp(): void {
+    try {
+      if (!this.#closing) this.#factory.warmUp();
+    } catch {
+      // The run itself will meet the same fault and report it.
+    }
+  }
+
   /** Sets up a sandbox for a run that has not come yet. A hint: it may do nothing. */
   prepare(view: PreparedView): void {
     const { slot } = view;

@@ -40,7 +40,10 @@ export interface BwrapContext {
 }
 
 /** The uid and gid inside, which need not be those of the host. */
-export function insideIdentity(spec: SandboxView): { uid: number; gid: number } {
+export function insideIdentity(spec: Pick<SandboxView, "rootMode" | "unixUid" | "unixGid">): {
+  uid: number;
+  gid: number;
+} {
   const standard = spec.rootMode === "input-root" ? 0 : 1000;
   return { uid: spec.unixUid ?? standard, gid: spec.unixGid ?? standard };
 }

@@ -64,12 +64,12 @@ export interface EtcOptions {
 
 export class GeneratedEtc {
   readonly #directory: string;
-  readonly #hostEtc: string;
+  readonly #hostEtc: string | undefined;
   #variants = new Map<string, { path: string; stamp: string }>();
   #sequence = 0;
 
-  /** `directory` is ours alone and gets one directory per variant. */
-  constructor(directory: string, hostEtc = "/etc") {
+  /** `directory` is ours alone and gets one directory per variant. Nothing is copied when `hostEtc` is undefined. */
+  constructor(directory: string, hostEtc: string | undefined) {
     this.#directory = directory;
     this.#hostEtc = hostEtc;
     mkdirSync(directory, { recursive: true, mode: 0o755 });
@@ -94,6 +94,7 @@ export class GeneratedEtc {
   }
 
   #stamp(network: "none" | "host"): string {
+    if (this.#hostEtc === undefined) return "";
     const paths = network === "host" ? [...WATCHED_PATHS, join(this.#hostEtc, "resolv.conf")] : WATCHED_PATHS;
     return paths.map((path) => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0).join(" ");
   }
@@ -111,16 +112,20 @@ export class GeneratedEtc {
   #build(path: string, options: EtcOptions): void {
     mkdirSync(path, { mode: 0o755 });
     chmodSync(path, 0o755);
-    const budget = { bytes: MAX_COPIED_BYTES };
-    for (const entry of listDirectory(this.#hostEtc)) {
-      if (COPIED_NAMES.some((pattern) => matches(pattern, entry.name))) {
-        copyReadable(join(this.#hostEtc, entry.name), join(path, entry.name), budget);
-      }
-    }
+    if (this.#hostEtc !== undefined) copyToolchainFiles(this.#hostEtc, path);
     for (const [name, content] of Object.entries(generatedFiles(options))) {
       writeFileSync(join(path, name), content, { mode: 0o644 });
     }
-    if (options.network === "host") copyResolverConfiguration(this.#hostEtc, path);
+    if (options.network === "host" && this.#hostEtc !== undefined) copyResolverConfiguration(this.#hostEtc, path);
+  }
+}
+
+function copyToolchainFiles(hostEtc: string, path: string): void {
+  const budget = { bytes: MAX_COPIED_BYTES };
+  for (const entry of listDirectory(hostEtc)) {
+    if (COPIED_NAMES.some((pattern) => matches(pattern, entry.name))) {
+      copyReadable(join(hostEtc, entry.name), join(path, entry.name), budget);
+    }
   }
 }
 
