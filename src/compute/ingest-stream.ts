@@ -129,7 +129,7 @@ export class IngestStream {
     this.#inFlight++;
     this.#begun = true;
     this.#options.thread.run(job, [job.slab]).then(
-      (answer) => this.#returned(answer as ArrayBuffer),
+      (answer) => this.#returned(answer as ArrayBuffer | undefined),
       (error: unknown) => {
         this.#failure ??= error;
         this.#returned(undefined);

@@ -9,6 +9,7 @@ import { chunkFile } from "./chunk-file.ts";
 import { PieceChecksums } from "./checksums.ts";
 import { createIncrementalHash, hashHex, toHex, type IncrementalHash } from "./hash.ts";
 import type { AppendJob, FinishJob, HashFileJob, IngestAnswer, IngestJob, IngestResult } from "./ingest-protocol.ts";
+import { SLAB_BYTES } from "./slab-pool.ts";
 
 interface UploadState {
   readonly hash: IncrementalHash;
@@ -66,12 +67,22 @@ function append(job: AppendJob): IngestAnswer {
   state.checksums.update(data);
   state.sizeBytes += data.length;
   uploads.set(job.uploadId, state);
-  // Goes back by transfer as it came: the event loop fills it again.
-  return move(job.slab) as ArrayBuffer;
+  // A slab goes back by transfer as it came: the event loop fills it again.
+  if (job.slab.byteLength === SLAB_BYTES) return move(job.slab) as ArrayBuffer;
+  free(job.slab);
+  return undefined;
+}
+
+/** Gives the memory back now: left to the collector, a MiB for each upload made it mark the heap several times a second. */
+function free(buffer: ArrayBuffer): void {
+  buffer.transfer(0);
 }
 
 function finish(job: FinishJob): IngestResult {
-  if (job.last !== undefined) append(job.last);
+  if (job.last !== undefined) {
+    append(job.last);
+    free(job.last.slab);
+  }
   const state = uploads.get(job.uploadId);
   uploads.delete(job.uploadId);
   if (state === undefined) return emptyResult(job.fn);

@@ -34,7 +34,7 @@ export class SlabPool {
     if (this.#holders.size >= MAX_HELD_SLABS)
       for (const oldest of this.#holders) return this.#takeAfter(oldest, holder);
     this.#holders.add(holder);
-    return this.#free.pop() ?? new ArrayBuffer(SLAB_BYTES);
+    return this.#free.pop() ?? (Buffer.allocUnsafeSlow(SLAB_BYTES).buffer as ArrayBuffer);
   }
 
   /** The holder's slab is full, on its way, or dropped. */

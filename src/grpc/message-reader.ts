@@ -98,6 +98,7 @@ export class MessageReader {
     if (this.#filledBytes === target.length) {
       const whole = allocateMessage(this.#sizeBytes);
       whole.set(target);
+      (target.buffer as ArrayBuffer).transfer(0); // frees it now; nobody else has it
       this.#partial = target = whole;
     }
     const count = Math.min(target.length - this.#filledBytes, chunk.length - start);

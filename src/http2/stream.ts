@@ -61,9 +61,11 @@ export class Http2Stream implements RequestStream {
   heldBytes = 0;
   /** When the last WINDOW_UPDATE left, for tuning. */
   windowUpdateAtMs: number;
+  /** Views of the read buffer that arrived before there was a receiver; the first in three fields, as most have one. */
   #earlyOctets: Uint8Array | undefined;
   #earlyStart = 0;
   #earlyEnd = 0;
+  #earlyRest: Uint8Array[] | undefined;
 
   sendWindowBytes: number;
   queue: Uint8Array[] = NO_SLICES;
@@ -110,12 +112,7 @@ export class Http2Stream implements RequestStream {
       this.#earlyOctets = octets;
       this.#earlyStart = start;
       this.#earlyEnd = end;
-    } else {
-      const before = this.#earlyOctets.subarray(this.#earlyStart, this.#earlyEnd);
-      this.#earlyOctets = Buffer.concat([before, octets.subarray(start, end)]);
-      this.#earlyStart = 0;
-      this.#earlyEnd = this.#earlyOctets.length;
-    }
+    } else (this.#earlyRest ??= []).push(octets.subarray(start, end));
   }
 
   /** The client has half-closed. */
@@ -127,7 +124,7 @@ export class Http2Stream implements RequestStream {
   /** Nothing can be sent or received any more. */
   abort(): void {
     this.#dropQueue();
-    this.#earlyOctets = undefined;
+    this.#dropEarly();
     const receiver = this.#receiver;
     this.#receiver = undefined;
     receiver?.onAbort();
@@ -136,22 +133,34 @@ export class Http2Stream implements RequestStream {
   /** Both sides have ended well. */
   detach(): void {
     this.#receiver = undefined;
-    this.#earlyOctets = undefined;
+    this.#dropEarly();
   }
 
   attach(receiver: RequestReceiver): void {
     const octets = this.#earlyOctets;
     const start = this.#earlyStart;
     const end = this.#earlyEnd;
-    this.#earlyOctets = undefined;
+    const rest = this.#earlyRest;
+    this.#dropEarly();
     if (this.closed) return;
     this.#receiver = receiver;
     if (this.requestEnded && receiver.onBody !== undefined) {
-      receiver.onBody(octets ?? EMPTY, start, end);
+      if (octets === undefined || rest === undefined) receiver.onBody(octets ?? EMPTY, start, end);
+      else {
+        const whole = Buffer.concat([octets.subarray(start, end), ...rest]);
+        receiver.onBody(whole, 0, whole.length);
+      }
       return;
     }
     if (octets !== undefined) receiver.onData(octets.subarray(start, end));
+    // The receiver may have let go, or the stream may have ended, on what it was given before.
+    for (const part of rest ?? []) if (this.#receiver === receiver) receiver.onData(part);
     if (this.requestEnded && !this.closed) receiver.onEnd();
+  }
+
+  #dropEarly(): void {
+    this.#earlyOctets = undefined;
+    this.#earlyRest = undefined;
   }
 
   credit(sizeBytes: number): void {

@@ -14,7 +14,7 @@ import type { AnnouncingBlobStore } from "../cas/announcing-blob-store.ts";
 import type { StreamCall, StreamHandler } from "../grpc/service.ts";
 import { createZstdDecompressor, decompressZstd, type ZstdStream } from "../base/zstd.ts";
 import { Code, StatusError, invalidArgument } from "../base/status.ts";
-import { digestKey, formatDigest } from "../digest/digest.ts";
+import { digestKey, formatDigest, type Digest } from "../digest/digest.ts";
 import { parseWriteName, type WriteName } from "../digest/resource-name.ts";
 import { WriteRequest, WriteResponse } from "../proto/bytestream.ts";
 import { decodeRequest } from "./decode.ts";
@@ -92,8 +92,20 @@ async function putWhole(
   await assertNothingFollows(deps, new InterruptibleReader(call), write.sequence);
   const data = encoding === "zstd" ? await decompressZstd(write.data, digest.sizeBytes) : write.data;
   if (data.length !== digest.sizeBytes) throw wrongSize(write.name, data.length);
-  await deps.blobs.put(digest, data);
+  if (encoding === "identity" && data.length > SHARED_BUFFER_BYTES) await give(deps.blobs, digest, data);
+  else await deps.blobs.put(digest, data);
   return write.sequence.receivedBytes;
+}
+
+/** As put(), but the store may keep the buffer: a large blob then goes to its file without being copied. */
+async function give(blobs: AnnouncingBlobStore, digest: Digest, data: Uint8Array): Promise<void> {
+  const upload = await blobs.openUpload(digest);
+  try {
+    await upload.write(data);
+    await upload.finish();
+  } finally {
+    await upload.abort();
+  }
 }
 
 interface Stream {
