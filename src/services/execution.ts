@@ -12,6 +12,7 @@ import { missingBlobs } from "../digest/missing-blobs.ts";
 import type { Call, Service, StreamCall, StreamHandler } from "../grpc/service.ts";
 import { Action, ExecuteRequest, Execution, WaitExecutionRequest } from "../proto/remote_execution.ts";
 import type { OperationView, Scheduler } from "../scheduler/scheduler.ts";
+import { withoutBriefStages } from "./brief-stages.ts";
 import { decodeRequest } from "./decode.ts";
 import { encodeOperation } from "./operation-message.ts";
 import { requestInfo } from "./request-metadata.ts";
@@ -75,10 +76,11 @@ function createExecute({ scheduler, blobs, clock }: ExecutionServiceDeps): Strea
       scheduler.forget(operation);
       throw operation.end.status;
     }
-    await send(call, scheduler.watchFromStart(operation, call.signal), blobs);
+    await send(call, withoutBriefStages(scheduler.watchFromStart(operation, call.signal), clock), blobs);
   };
 }
 
+/** Unlike Execute it tells the present stage at once: its client comes back to see what became of the operation. */
 function createWaitExecution({ scheduler, blobs }: ExecutionServiceDeps): StreamHandler {
   return async (call) => {
     const { name } = decodeRequest(WaitExecutionRequest, await readOnly(call));
@@ -87,7 +89,12 @@ function createWaitExecution({ scheduler, blobs }: ExecutionServiceDeps): Stream
 }
 
 async function send(call: StreamCall, views: AsyncIterable<OperationView>, blobs: BlobStore): Promise<void> {
-  for await (const view of views) await call.write(await encodeOperation(view, blobs));
+  for await (const view of views) {
+    const written = call.write(await encodeOperation(view, blobs));
+    // The last one is not awaited, so that the trailers leave in its packet; if it fails, the call is over anyway.
+    if (view.end !== undefined) written.catch(() => undefined);
+    else await written;
+  }
 }
 
 /** The one message of a server-streaming call. */

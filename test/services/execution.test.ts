@@ -18,6 +18,7 @@ import {
   type ExecuteRequestInit,
 } from "../../src/proto/remote_execution.ts";
 import { Scheduler } from "../../src/scheduler/scheduler.ts";
+import { TELLING_DELAY_MS } from "../../src/services/brief-stages.ts";
 import { createExecutionService } from "../../src/services/execution.ts";
 import { MAX_RESPONSE_BYTES } from "../../src/services/message-limits.ts";
 import { createOperationsService } from "../../src/services/operations.ts";
@@ -68,6 +69,12 @@ class Fixture {
     await settle();
     return { call, done, views: () => call.written.map(readOperation) };
   }
+
+  /** Lets so much time pass that the present stages are told. */
+  async tellStages(): Promise<void> {
+    this.clock.advance(TELLING_DELAY_MS);
+    await settle();
+  }
 }
 
 function readOperation(bytes: Uint8Array) {
@@ -77,18 +84,31 @@ function readOperation(bytes: Uint8Array) {
   return { name: operation.name, done: operation.done, error: operation.error, stage, actionDigest, response };
 }
 
-test("Execute streams every stage and a final Operation with the result", async () => {
-  const fixture = new Fixture();
-  const request = await fixture.request("a");
-  const { views, done } = await fixture.open(request);
+test("Execute streams the stages that last and a final Operation with the result", async () => {
+  const fixture = new Fixture({ slots: 1 });
+  await fixture.open(await fixture.request("earlier"));
+  const { views, done } = await fixture.open(await fixture.request("a"));
+  await fixture.tellStages();
+  await fixture.executor.running[0]!.finish();
+  await fixture.tellStages();
   await fixture.executor.running[0]!.finish({ result: ActionResult.encode({ exitCode: 3 }) });
   await done;
   const seen = views();
-  expect(seen.map(({ stage }) => stage)).toEqual([1, 2, 3, 4]);
+  expect(seen.map(({ stage }) => stage)).toEqual([2, 3, 4]);
   expect(new Set(seen.map(({ name }) => name)).size).toBe(1);
-  expect(seen.map((view) => view.done)).toEqual([false, false, false, true]);
+  expect(seen.map((view) => view.done)).toEqual([false, false, true]);
   expect(seen.every(({ error, actionDigest }) => error === undefined && actionDigest !== undefined)).toBe(true);
   expect(seen.at(-1)?.response).toMatchObject({ cachedResult: false, status: undefined, result: { exitCode: 3 } });
+});
+
+// A build of trivial actions spends more on messages than on anything else.
+test("Execute tells of an action that ends within 20 ms in one message", async () => {
+  const fixture = new Fixture();
+  const { views, done } = await fixture.open(await fixture.request("a"));
+  fixture.clock.advance(TELLING_DELAY_MS - 1);
+  await fixture.executor.running[0]!.finish();
+  await done;
+  expect(views().map(({ stage }) => stage)).toEqual([4]);
 });
 
 test("Execute answers a cached action with one final Operation", async () => {
@@ -197,6 +217,7 @@ test("Execute tells of a cache check that takes long, and then of its outcome in
   expect(views()).toEqual([]);
   fixture.clock.advance(1000);
   await settle();
+  await fixture.tellStages();
   expect(views().map(({ stage }) => stage)).toEqual([1]);
   gate.resolve();
   await done;
@@ -206,6 +227,7 @@ test("Execute tells of a cache check that takes long, and then of its outcome in
 test("WaitExecution sends the current state at once and ends with the result", async () => {
   const fixture = new Fixture();
   const first = await fixture.open(await fixture.request("a"));
+  await fixture.tellStages();
   const { name } = first.views()[0]!;
   first.call.cancel();
   const { call, done } = fixture.client.open(WaitExecution);
@@ -226,6 +248,7 @@ test("WaitExecution of an unknown name is NOT_FOUND", async () => {
 test("GetOperation, CancelOperation, DeleteOperation and WaitOperation act on the operation of that name", async () => {
   const fixture = new Fixture();
   const { views, done } = await fixture.open(await fixture.request("a"));
+  await fixture.tellStages();
   const { name } = views()[0]!;
   const { GetOperation, CancelOperation, DeleteOperation, WaitOperation } = Operations.methods;
   expect((await fixture.client.unary(GetOperation, { name })).done).toBe(false);
@@ -252,6 +275,7 @@ test("ListOperations pages through the operations of an instance in the order of
   const names: string[] = [];
   for (let i = 0; i < 5; i++) {
     const { views } = await fixture.open(await fixture.request(`a${i}`, { instanceName: i === 3 ? "other" : "main" }));
+    await fixture.tellStages();
     if (i !== 3) names.push(views()[0]!.name);
   }
   const listed: string[] = [];
@@ -273,6 +297,7 @@ test("Execute and GetOperation say behind how many actions a queued one waits", 
   await fixture.open(await fixture.request("a"));
   await fixture.open(await fixture.request("b"));
   const { call } = await fixture.open(await fixture.request("c"));
+  await fixture.tellStages();
   const position = (bytes: Uint8Array) => {
     const metadata = ExecuteOperationMetadata.decode(Operation.decode(bytes).metadata!.value);
     const { auxiliaryMetadata = [], queuedTimestamp } = metadata.partialExecutionMetadata ?? {};
@@ -280,7 +305,7 @@ test("Execute and GetOperation say behind how many actions a queued one waits", 
     return auxiliaryMetadata.map(({ typeUrl, value }) => ({ typeUrl, ...QueuePosition.decode(value) }));
   };
   const typeUrl = "type.googleapis.com/ledge.execution.v1.QueuePosition";
-  expect(call.written.map(position)).toEqual([[], [{ typeUrl, actionsAhead: 1, queueDepth: 2 }]]);
+  expect(call.written.map(position)).toEqual([[{ typeUrl, actionsAhead: 1, queueDepth: 2 }]]);
   await fixture.executor.running[0]!.finish();
   const { name } = Operation.decode(call.written[0]!);
   const now = await fixture.client.unary(Operations.methods.GetOperation, { name });
