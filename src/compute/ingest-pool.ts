@@ -1,11 +1,9 @@
 // The ingest threads as the event loop sees them: streams of slabs, each bound to one thread, and whole-file jobs.
 //
-// Every thread is a piscina of its own with one worker, because a stream's hash state lives on one thread and its jobs
-// must run there in order. A stream that nobody feeds holds no thread, no descriptor and no job.
+// A stream's hash state lives on one thread, and its jobs must run there in order. A stream that nobody feeds holds no
+// thread, no descriptor and no job.
 
 import { availableParallelism } from "node:os";
-import { fileURLToPath } from "node:url";
-import { FixedQueue, Piscina } from "piscina";
 import { Code, StatusError } from "../base/status.ts";
 import { workerFile } from "../base/worker-file.ts";
 import type { DigestFunction } from "../digest/digest.ts";
@@ -14,6 +12,7 @@ import type { FastCdcParams } from "./fast-cdc.ts";
 import { hashHex } from "./hash.ts";
 import type { IngestAnswer, IngestFailure, IngestJob, IngestResult } from "./ingest-protocol.ts";
 import { IngestStream } from "./ingest-stream.ts";
+import { leastBusy, PinnedThread } from "./pinned-thread.ts";
 import { SlabPool } from "./slab-pool.ts";
 
 export interface IngestPoolOptions {
@@ -65,64 +64,31 @@ export class IngestPool {
     return (await this.#leastBusyThread().run({ type: "chunk-file", fn, path, params }, [])) as readonly FileChunk[];
   }
 
-  /** Ends the threads; jobs that still run are lost. */
+  /** Ends the threads when they have done what they were given. */
   async close(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.close()));
   }
 
   #leastBusyThread(): IngestThread {
-    return this.#threads.reduce((best, thread) => (thread.load < best.load ? thread : best));
+    return leastBusy(this.#threads);
   }
 }
 
-/** One worker thread, started by its first job. */
-export class IngestThread {
-  #piscina: Piscina | undefined;
-  #jobs = 0;
-  /** Streams bound here count as well: a new one goes where the fewest are. */
-  streams = 0;
-
-  get load(): number {
-    return this.#jobs * 4 + this.streams;
+/** A thread whose failures are errors. */
+export class IngestThread extends PinnedThread<IngestJob, IngestAnswer> {
+  constructor() {
+    super(workerFile("compute/ingest-worker"));
   }
 
-  async run(job: IngestJob, transfer: readonly ArrayBuffer[]): Promise<IngestAnswer> {
-    this.#piscina ??= startThread();
-    this.#jobs++;
-    try {
-      const answer = (await this.#piscina.run(job, transferring(transfer))) as IngestAnswer;
-      if (isFailure(answer)) throw ingestError(answer);
-      return answer;
-    } finally {
-      this.#jobs--;
-    }
+  override async run(job: IngestJob, transfer: readonly ArrayBuffer[]): Promise<IngestAnswer> {
+    const answer = await super.run(job, transfer);
+    if (isFailure(answer)) throw ingestError(answer);
+    return answer;
   }
 
   async result(job: IngestJob, transfer: readonly ArrayBuffer[]): Promise<IngestResult> {
     return (await this.run(job, transfer)) as IngestResult;
   }
-
-  async close(): Promise<void> {
-    await this.#piscina?.destroy();
-  }
-}
-
-function startThread(): Piscina {
-  const file = workerFile("compute/ingest-worker");
-  return new Piscina({
-    filename: typeof file === "string" ? file : fileURLToPath(file),
-    minThreads: 1,
-    maxThreads: 1,
-    // Never shared: piscina's default options hold one queue object.
-    taskQueue: new FixedQueue(),
-    // Without it a job that finds the worker busy goes to the end of the queue, and slabs would change places.
-    stricterFIFO: true,
-  });
-}
-
-/** piscina's type for the list is derived from an overload and names the wrong one; the value is right. */
-function transferring(buffers: readonly ArrayBuffer[]): { transferList: never } {
-  return { transferList: [...buffers] as never };
 }
 
 function isFailure(answer: IngestAnswer): answer is IngestFailure {

@@ -7,6 +7,7 @@ import type { ActionCache, ActionKey } from "../action-cache/action-cache.ts";
 import { prepareActionResult } from "../action-cache/prepare-action-result.ts";
 import type { Clock } from "../base/clock.ts";
 import { invalidArgument } from "../base/status.ts";
+import type { Zstd } from "../base/zstd.ts";
 import type { BlobStore } from "../cas/blob-store.ts";
 import type { Digest, DigestFunction } from "../digest/digest.ts";
 import { acceptBody, readPutHeaders } from "./put-request.ts";
@@ -16,6 +17,7 @@ import { discardBody, sendBytes, sendEmpty, sendText } from "./respond.ts";
 export interface AcRouteDeps {
   readonly actionCache: ActionCache;
   readonly blobs: BlobStore;
+  readonly zstd: Zstd;
   readonly clock: Clock;
   readonly digestOf: (fn: DigestFunction, data: Uint8Array) => Digest;
 }
@@ -45,7 +47,7 @@ export async function putAc(
     throw invalidArgument("action results in JSON are not supported: send the serialized ActionResult");
   }
   acceptBody(request, response);
-  const body = await readWholeBody(request, put);
+  const body = await readWholeBody(request, put, deps.zstd);
   const writer = peerOf(request);
   const { result, worker } = await prepareActionResult(body, {
     fn: key.fn,

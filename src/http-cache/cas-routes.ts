@@ -5,7 +5,7 @@
 
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
 import type { BlobStore } from "../cas/blob-store.ts";
-import { compressZstd, createZstdCompressor, MIN_COMPRESSIBLE_BYTES } from "../base/zstd.ts";
+import { MIN_COMPRESSIBLE_BYTES, type Zstd } from "../base/zstd.ts";
 import { parseDigest, type Digest, type DigestFunction } from "../digest/digest.ts";
 import { acceptBody, readPutHeaders, type PutRequest } from "./put-request.ts";
 import { readBody, readWholeBody } from "./request-body.ts";
@@ -14,6 +14,7 @@ import { discardBody, sendBytes, sendEmpty, sendPiece, sendText, sendUnsatisfiab
 
 export interface CasRouteDeps {
   readonly blobs: BlobStore;
+  readonly zstd: Zstd;
   /** 0 = no limit. */
   readonly maxBlobSizeBytes: number;
 }
@@ -48,7 +49,7 @@ export async function getCas(
   const range = request.headers.range;
   const zstd = acceptsZstd(request.headers["accept-encoding"]);
   if (zstd && range === undefined && sizeBytes >= MIN_COMPRESSIBLE_BYTES) {
-    return sendCompressed(deps.blobs, digest, response, { ...headers, "Content-Encoding": "zstd" });
+    return sendCompressed(deps, digest, response, { ...headers, "Content-Encoding": "zstd" });
   }
   await sendPlain(deps.blobs, digest, response, { headers, range });
 }
@@ -81,7 +82,7 @@ async function sendPlain(
 }
 
 async function sendCompressed(
-  blobs: BlobStore,
+  { blobs, zstd }: CasRouteDeps,
   digest: Digest,
   response: ServerResponse,
   headers: OutgoingHttpHeaders,
@@ -89,10 +90,10 @@ async function sendCompressed(
   if (digest.sizeBytes <= WHOLE_BYTES) {
     const data = await blobs.get(digest);
     if (data === undefined) return sendText(response, 404, `blob "${digest.hash}" is not in the CAS`);
-    return sendBytes(response, headers, await compressZstd(data));
+    return sendBytes(response, headers, await zstd.compress(data));
   }
   await using reader = disposable(await blobs.openRead(digest));
-  const compressor = createZstdCompressor();
+  const compressor = zstd.createCompressor();
   try {
     response.writeHead(200, headers);
     for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) {
@@ -124,15 +125,16 @@ export async function putCas(
     return discardBody(request, Number.POSITIVE_INFINITY);
   }
   acceptBody(request, response);
-  await store(deps.blobs, digest, request, put);
+  await store(deps, digest, request, put);
   sendEmpty(response, 200);
 }
 
-async function store(blobs: BlobStore, digest: Digest, request: IncomingMessage, put: PutRequest): Promise<void> {
-  if (put.sizeBytes <= MAX_WHOLE_PUT_BYTES) return blobs.put(digest, await readWholeBody(request, put));
+async function store(deps: CasRouteDeps, digest: Digest, request: IncomingMessage, put: PutRequest): Promise<void> {
+  const { blobs, zstd } = deps;
+  if (put.sizeBytes <= MAX_WHOLE_PUT_BYTES) return blobs.put(digest, await readWholeBody(request, put, zstd));
   const upload = await blobs.openUpload(digest);
   try {
-    for await (const slab of readBody(request, put)) await upload.write(slab);
+    for await (const slab of readBody(request, put, zstd)) await upload.write(slab);
     await upload.finish();
   } finally {
     await upload.abort();

@@ -7,7 +7,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { OpaqueInfo, OpaqueStore } from "../cas/opaque-store.ts";
 import { Code, StatusError, invalidArgument } from "../base/status.ts";
 import { acceptBody } from "./put-request.ts";
-import { chunksOf, readBody } from "./request-body.ts";
+import { chunksOf, readPlainBody } from "./request-body.ts";
 import { declaredSize, parseRange } from "./request-headers.ts";
 import { discardBody, sendEmpty, sendPiece, sendText, sendUnsatisfiable } from "./respond.ts";
 
@@ -111,7 +111,7 @@ async function put(
     return discardBody(request);
   }
   acceptBody(request, response);
-  const chunks = sizeBytes === undefined ? chunksOf(request) : readBody(request, { sizeBytes, encoding: "identity" });
+  const chunks = sizeBytes === undefined ? chunksOf(request) : readPlainBody(request, sizeBytes);
   await deps.opaque.put(route.key, chunks, deps.maxOpaqueBytes);
   sendEmpty(response, 200);
 }

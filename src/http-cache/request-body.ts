@@ -4,7 +4,7 @@
 // copied once, into slabs. At most one slab and one chunk are held. Backpressure is the pull: nobody reads ahead.
 
 import type { IncomingMessage } from "node:http";
-import { createZstdDecompressor } from "../base/zstd.ts";
+import type { Zstd } from "../base/zstd.ts";
 import { invalidArgument } from "../base/status.ts";
 import type { BodyEncoding } from "./request-headers.ts";
 
@@ -12,12 +12,23 @@ import type { BodyEncoding } from "./request-headers.ts";
 const SLAB_BYTES = 512 * 1024;
 
 /** Throws INVALID_ARGUMENT when there are more or fewer bytes, or the zstd stream is corrupt. */
-export async function* readBody(
+export function readBody(
   request: IncomingMessage,
   declared: { readonly sizeBytes: number; readonly encoding: BodyEncoding },
+  zstd: Zstd,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  const { sizeBytes } = declared;
-  const source = declared.encoding === "zstd" ? decompressed(request, sizeBytes) : chunksOf(request);
+  const { sizeBytes, encoding } = declared;
+  return encoding === "zstd"
+    ? slabsOf(decompressed(request, zstd, sizeBytes), sizeBytes)
+    : readPlainBody(request, sizeBytes);
+}
+
+/** The same for a body that is not compressed. */
+export function readPlainBody(request: IncomingMessage, sizeBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  return slabsOf(chunksOf(request), sizeBytes);
+}
+
+async function* slabsOf(source: AsyncIterable<Uint8Array>, sizeBytes: number): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   let slab = new Uint8Array(Math.min(SLAB_BYTES, sizeBytes));
   let used = 0;
   let receivedBytes = 0;
@@ -44,9 +55,10 @@ export async function* readBody(
 export async function readWholeBody(
   request: IncomingMessage,
   declared: { readonly sizeBytes: number; readonly encoding: BodyEncoding },
+  zstd: Zstd,
 ): Promise<Uint8Array> {
   const slabs: Uint8Array[] = [];
-  for await (const slab of readBody(request, declared)) slabs.push(slab);
+  for await (const slab of readBody(request, declared, zstd)) slabs.push(slab);
   return slabs.length === 1 ? slabs[0]! : Buffer.concat(slabs);
 }
 
@@ -55,8 +67,8 @@ export function chunksOf(request: IncomingMessage): AsyncIterable<Uint8Array> {
   return request.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>;
 }
 
-async function* decompressed(request: IncomingMessage, sizeBytes: number): AsyncGenerator<Uint8Array> {
-  const decompressor = createZstdDecompressor(sizeBytes);
+async function* decompressed(request: IncomingMessage, zstd: Zstd, sizeBytes: number): AsyncGenerator<Uint8Array> {
+  const decompressor = zstd.createDecompressor(sizeBytes);
   try {
     for await (const chunk of chunksOf(request)) yield* decompressor.push(chunk);
     yield* decompressor.finish();

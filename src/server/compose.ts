@@ -10,6 +10,7 @@ import { AnnouncingBlobStore } from "../cas/announcing-blob-store.ts";
 import { CHUNKING_PARAMS } from "../cas/chunking.ts";
 import { openStorage, type StorageStats } from "../cas/storage.ts";
 import { digestOf } from "../compute/hash.ts";
+import { ZstdPool } from "../compute/zstd-pool.ts";
 import type { ServerTransport } from "../grpc/server.ts";
 import type { Service } from "../grpc/service.ts";
 import { createServerTransport } from "../grpc/transport.ts";
@@ -74,6 +75,8 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
   const { maxQueueDepth, orphanGraceMs } = config;
   const scheduler = new Scheduler({ executor, actionCache, clock, logger, metrics, maxQueueDepth, orphanGraceMs });
   const maxBlobSizeBytes = Math.floor(maxSizeBytes * MAX_BLOB_SHARE);
+  const zstd = new ZstdPool();
+  cleanup.defer(() => zstd.close());
   const partialUploads = new PartialUploads({ clock });
   cleanup.defer(() => partialUploads.close());
   metrics.gauge("ledge_partial_uploads", "Interrupted uploads kept to go on.", () => partialUploads.idleCount);
@@ -81,11 +84,11 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
 
   const services: Service[] = [
     createCapabilitiesService({ executes: execution.enabled, maxBlobSizeBytes, chunking: CHUNKING_PARAMS }),
-    createContentAddressableStorageService({ blobs, chunking: storage.chunking, maxBlobSizeBytes }),
+    createContentAddressableStorageService({ blobs, zstd, chunking: storage.chunking, maxBlobSizeBytes }),
     createActionCacheService({ actionCache, blobs, clock, metrics }),
     createExecutionService({ scheduler, blobs, clock }),
     createOperationsService({ scheduler, blobs, clock }),
-    createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes }),
+    createByteStreamService({ blobs, partialUploads, zstd, clock, maxBlobSizeBytes }),
   ];
   const health = new HealthState(services.map(({ name }) => name));
   services.push(createHealthService({ state: health }));
@@ -94,6 +97,7 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
   const http1 = createHttpCache({
     actionCache,
     blobs,
+    zstd,
     opaque: storage.opaque,
     digestOf,
     maxBlobSizeBytes,

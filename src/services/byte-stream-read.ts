@@ -1,11 +1,11 @@
-// ByteStream.Read: a blob or a part of it, plain or as one fresh zstd stream.
+// ByteStream.Read: a blob or a part of it, plain or compressed afresh with zstd.
 //
 // Invariant: one chunk is on its way to the client; another is asked for only then (the reader itself may be one ahead).
 // Errors of the request come before the first byte. Offsets count uncompressed bytes; a compressed read has no limit.
 
 import type { BlobReader, BlobStore } from "../cas/blob-store.ts";
 import type { StreamCall, StreamHandler } from "../grpc/service.ts";
-import { compressZstd, createZstdCompressor } from "../base/zstd.ts";
+import type { Zstd } from "../base/zstd.ts";
 import { Code, StatusError, invalidArgument, notFound } from "../base/status.ts";
 import { formatDigest, type Digest } from "../digest/digest.ts";
 import { parseReadName, type ReadName } from "../digest/resource-name.ts";
@@ -24,7 +24,12 @@ interface Range {
   readonly limitBytes: number;
 }
 
-export function createRead(blobs: BlobStore): StreamHandler {
+export interface ReadDeps {
+  readonly blobs: BlobStore;
+  readonly zstd: Zstd;
+}
+
+export function createRead(deps: ReadDeps): StreamHandler {
   return async (call) => {
     const request = await decodeOnlyRequest(ReadRequest, call);
     const name = parseReadName(request.resourceName);
@@ -33,8 +38,8 @@ export function createRead(blobs: BlobStore): StreamHandler {
     assertRange(name, range);
     const sink = new DataSink(call);
     try {
-      if (name.digest.sizeBytes <= WHOLE_BYTES) await sendWhole(blobs, name, range, sink);
-      else await sendInChunks(blobs, name, range, sink);
+      if (name.digest.sizeBytes <= WHOLE_BYTES) await sendWhole(deps, name, range, sink);
+      else await sendInChunks(deps, name, range, sink);
     } catch (error) {
       // Found damaged before anything went out: absent, as far as the client is concerned, so that it uploads it again.
       if (!sink.hasSent && error instanceof StatusError && error.code === Code.DATA_LOSS) throw notFound(error.message);
@@ -58,7 +63,7 @@ function assertRange({ digest, encoding }: ReadName, { offsetBytes, limitBytes }
 }
 
 async function sendWhole(
-  blobs: BlobStore,
+  { blobs, zstd }: ReadDeps,
   { digest, encoding }: ReadName,
   range: Range,
   sink: DataSink,
@@ -68,19 +73,19 @@ async function sendWhole(
   if (data === undefined) throw absent(digest);
   const end = range.limitBytes === 0 ? data.length : range.offsetBytes + range.limitBytes;
   const part = data.subarray(range.offsetBytes, end);
-  if (encoding === "zstd") await sink.send(await compressZstd(part));
+  if (encoding === "zstd") await sink.send(await zstd.compress(part));
   else if (part.length > 0) await sink.send(part);
 }
 
 async function sendInChunks(
-  blobs: BlobStore,
+  { blobs, zstd }: ReadDeps,
   { digest, encoding }: ReadName,
   range: Range,
   sink: DataSink,
 ): Promise<void> {
   const reader = await blobs.openRead(digest, range);
   try {
-    if (encoding === "zstd") await sendCompressed(reader, sink);
+    if (encoding === "zstd") await sendCompressed(zstd, reader, sink);
     else await sendPlain(reader, sink);
   } finally {
     await reader.close();
@@ -91,8 +96,8 @@ async function sendPlain(reader: BlobReader, sink: DataSink): Promise<void> {
   for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) await sink.send(chunk);
 }
 
-async function sendCompressed(reader: BlobReader, sink: DataSink): Promise<void> {
-  const compressor = createZstdCompressor();
+async function sendCompressed(zstd: Zstd, reader: BlobReader, sink: DataSink): Promise<void> {
+  const compressor = zstd.createCompressor();
   try {
     for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) {
       for await (const output of compressor.push(chunk)) await sink.send(output);

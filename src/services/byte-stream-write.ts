@@ -12,7 +12,7 @@
 import type { Clock } from "../base/clock.ts";
 import type { AnnouncingBlobStore } from "../cas/announcing-blob-store.ts";
 import type { StreamCall, StreamHandler } from "../grpc/service.ts";
-import { createZstdDecompressor, decompressZstd, type ZstdStream } from "../base/zstd.ts";
+import type { Zstd, ZstdStream } from "../base/zstd.ts";
 import { Code, StatusError, invalidArgument } from "../base/status.ts";
 import { digestKey, formatDigest, type Digest } from "../digest/digest.ts";
 import { parseWriteName, type WriteName } from "../digest/resource-name.ts";
@@ -35,6 +35,7 @@ const DUPLICATE_COMPRESSED = -1;
 export interface WriteDeps {
   readonly blobs: AnnouncingBlobStore;
   readonly partialUploads: PartialUploads;
+  readonly zstd: Zstd;
   readonly clock: Clock;
   /** As announced in max_cas_blob_size_bytes; 0 = no limit. */
   readonly maxBlobSizeBytes: number;
@@ -90,7 +91,7 @@ async function putWhole(
 ): Promise<number> {
   const { digest, encoding } = write.name;
   await assertNothingFollows(deps, new InterruptibleReader(call), write.sequence);
-  const data = encoding === "zstd" ? await decompressZstd(write.data, digest.sizeBytes) : write.data;
+  const data = encoding === "zstd" ? await deps.zstd.decompress(write.data, digest.sizeBytes) : write.data;
   if (data.length !== digest.sizeBytes) throw wrongSize(write.name, data.length);
   if (encoding === "identity" && data.length > SHARED_BUFFER_BYTES) await give(deps.blobs, digest, data);
   else await deps.blobs.put(digest, data);
@@ -138,7 +139,10 @@ async function receiveInto(
   stream: Stream,
 ): Promise<number> {
   const { name, sequence } = stream;
-  const receiver = new Receiver(name, lease, sequence.firstOffset);
+  const { firstOffset } = sequence;
+  const isCompressed = name.encoding === "zstd";
+  const decompressor = isCompressed ? deps.zstd.createDecompressor(name.digest.sizeBytes - firstOffset) : undefined;
+  const receiver = new Receiver({ name, lease, firstOffset, decompressor });
   let keep = true;
   try {
     // Stored since the call began: by another writer, or by the call that held this upload until now.
@@ -194,6 +198,14 @@ function assertFirstOffset(sequence: WriteSequence, lease: UploadLease): void {
   );
 }
 
+interface ReceiverOptions {
+  readonly name: WriteName;
+  readonly lease: UploadLease;
+  readonly firstOffset: number;
+  /** Absent for plain data; closed by the receiver. */
+  readonly decompressor: ZstdStream | undefined;
+}
+
 /** Takes data messages in, decompresses them and drops the part that the upload has already. */
 class Receiver {
   readonly #name: WriteName;
@@ -203,13 +215,12 @@ class Receiver {
   #skipBytes: number;
   readonly #isRepeated: boolean;
 
-  constructor(name: WriteName, lease: UploadLease, firstOffset: number) {
-    this.#name = name;
-    this.#lease = lease;
-    this.#skipBytes = Math.max(0, lease.upload.writtenBytes - firstOffset);
+  constructor(options: ReceiverOptions) {
+    this.#name = options.name;
+    this.#lease = options.lease;
+    this.#skipBytes = Math.max(0, options.lease.upload.writtenBytes - options.firstOffset);
     this.#isRepeated = this.#skipBytes > 0;
-    this.#decompressor =
-      name.encoding === "zstd" ? createZstdDecompressor(name.digest.sizeBytes - firstOffset) : undefined;
+    this.#decompressor = options.decompressor;
   }
 
   /** `data` is a view of `message`. */

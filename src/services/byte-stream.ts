@@ -17,7 +17,7 @@ export function createByteStreamService(deps: ByteStreamDeps): Service {
   return {
     name: ByteStream.typeName,
     methods: [
-      { kind: "stream", path: methods.Read.path, handler: createRead(deps.blobs) },
+      { kind: "stream", path: methods.Read.path, handler: createRead(deps) },
       { kind: "stream", path: methods.Write.path, handler: createWrite(deps) },
       { kind: "unary", path: methods.QueryWriteStatus.path, handler: createQueryWriteStatus(deps) },
     ],

@@ -9,6 +9,7 @@ import type { Chunking } from "../cas/chunking.ts";
 import type { Service, UnaryHandler } from "../grpc/service.ts";
 import { ContentAddressableStorage } from "../proto/remote_execution.ts";
 import { Code, StatusError } from "../base/status.ts";
+import type { Zstd } from "../base/zstd.ts";
 import { createBatchReadBlobs } from "./batch-read-blobs.ts";
 import { createBatchUpdateBlobs } from "./batch-update-blobs.ts";
 import { createSpliceBlob, createSplitBlob } from "./chunked-blobs.ts";
@@ -18,6 +19,7 @@ import { MAX_LIST_REQUEST_BYTES } from "./message-limits.ts";
 
 export interface ContentAddressableStorageDeps {
   readonly blobs: BlobStore;
+  readonly zstd: Zstd;
   /** Absent: SplitBlob and SpliceBlob are UNIMPLEMENTED, and Capabilities must not announce them. */
   readonly chunking?: Chunking | undefined;
   /** As announced in max_cas_blob_size_bytes; 0 = no limit. */
@@ -26,15 +28,15 @@ export interface ContentAddressableStorageDeps {
 
 export function createContentAddressableStorageService(deps: ContentAddressableStorageDeps): Service {
   const { methods } = ContentAddressableStorage;
-  const { blobs, chunking, maxBlobSizeBytes = 0 } = deps;
+  const { blobs, zstd, chunking, maxBlobSizeBytes = 0 } = deps;
   const unary = (path: string, handler: UnaryHandler) =>
     ({ kind: "unary", path, handler, maxRequestBytes: MAX_LIST_REQUEST_BYTES }) as const;
   return {
     name: ContentAddressableStorage.typeName,
     methods: [
       unary(methods.FindMissingBlobs.path, createFindMissingBlobs(blobs)),
-      unary(methods.BatchUpdateBlobs.path, createBatchUpdateBlobs(blobs)),
-      unary(methods.BatchReadBlobs.path, createBatchReadBlobs(blobs)),
+      unary(methods.BatchUpdateBlobs.path, createBatchUpdateBlobs(blobs, zstd)),
+      unary(methods.BatchReadBlobs.path, createBatchReadBlobs(blobs, zstd)),
       { kind: "stream", path: methods.GetTree.path, handler: createGetTree(blobs) },
       unary(methods.SplitBlob.path, chunking === undefined ? notOffered("SplitBlob") : createSplitBlob(chunking)),
       unary(

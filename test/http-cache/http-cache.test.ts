@@ -4,19 +4,23 @@ import { createServer, request as httpRequest, type IncomingHttpHeaders, type Se
 import { connect, type AddressInfo } from "node:net";
 import { once } from "node:events";
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import { CompletenessCheckingActionCache } from "../../src/action-cache/completeness-checking-action-cache.ts";
 import { MemoryActionCache } from "../../src/action-cache/memory-action-cache.ts";
 import { ManualClock } from "../../src/base/clock.ts";
 import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
 import { MemoryOpaqueStore } from "../../src/cas/memory-opaque-store.ts";
 import { digestOf } from "../../src/compute/hash.ts";
+import { ZstdPool } from "../../src/compute/zstd-pool.ts";
 import { DigestFunction } from "../../src/digest/digest.ts";
 import { createHttpCache } from "../../src/http-cache/http-cache.ts";
 import { ActionResult } from "../../src/proto/remote_execution.ts";
 import { silentLogger } from "../../src/telemetry/log.ts";
 import { MetricsRegistry } from "../../src/telemetry/metrics.ts";
 import { noise, sample, store } from "../services/sample-blobs.ts";
+
+const zstd = new ZstdPool({ threads: 1 });
+afterAll(() => zstd.close());
 
 let server: Server;
 let port: number;
@@ -30,6 +34,7 @@ beforeEach(async () => {
   actionCache = new CompletenessCheckingActionCache(new MemoryActionCache(), blobs, metrics);
   const handler = createHttpCache({
     blobs,
+    zstd,
     actionCache,
     opaque: new MemoryOpaqueStore({ clock: new ManualClock() }),
     opaquePrefixes: ["/opaque", "/second/prefix/"],

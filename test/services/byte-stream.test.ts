@@ -1,11 +1,12 @@
 // ByteStream through its handlers, on the in-memory store. The rules are those of wire/reapi.md 6.
 
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
-import { beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { ManualClock } from "../../src/base/clock.ts";
 import { Code } from "../../src/base/status.ts";
 import { AnnouncingBlobStore } from "../../src/cas/announcing-blob-store.ts";
 import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
+import { ZstdPool } from "../../src/compute/zstd-pool.ts";
 import { DigestFunction, type Digest } from "../../src/digest/digest.ts";
 import { ByteStream, WriteRequest, WriteResponse, type WriteRequestInit } from "../../src/proto/bytestream.ts";
 import { createByteStreamService } from "../../src/services/byte-stream.ts";
@@ -14,6 +15,9 @@ import { FakeClient, statusOf, type FakeCall } from "./fake-call.ts";
 import { noise, sample, store } from "./sample-blobs.ts";
 
 const { Read, Write, QueryWriteStatus } = ByteStream.methods;
+
+const zstd = new ZstdPool({ threads: 1 });
+afterAll(() => zstd.close());
 
 let blobs: AnnouncingBlobStore;
 let clock: ManualClock;
@@ -24,7 +28,7 @@ beforeEach(() => {
   blobs = new AnnouncingBlobStore(new MemoryBlobStore());
   clock = new ManualClock();
   partialUploads = new PartialUploads({ clock });
-  client = new FakeClient(createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes: 0 }));
+  client = new FakeClient(createByteStreamService({ blobs, partialUploads, zstd, clock, maxBlobSizeBytes: 0 }));
 });
 
 const name = (digest: Digest, kind = "blobs") => `${kind}/${digest.hash}/${digest.sizeBytes}`;
@@ -152,7 +156,7 @@ describe("write()", () => {
       const compressed = zstdCompressSync(data);
       for (const pieceBytes of [compressed.length, Math.ceil(compressed.length / 3)]) {
         blobs = new AnnouncingBlobStore(new MemoryBlobStore());
-        client = new FakeClient(createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes: 0 }));
+        client = new FakeClient(createByteStreamService({ blobs, partialUploads, zstd, clock, maxBlobSizeBytes: 0 }));
         const committed = await write(...inPieces(uploadName(digest, ZSTD), compressed, pieceBytes));
         expect(committed).toBe(compressed.length);
         expect(Buffer.from((await blobs.get(digest))!).equals(data)).toBe(true);
@@ -181,7 +185,7 @@ describe("write()", () => {
       [ZSTD, -1],
     ] as const) {
       blobs = new AnnouncingBlobStore(new MemoryBlobStore());
-      client = new FakeClient(createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes: 0 }));
+      client = new FakeClient(createByteStreamService({ blobs, partialUploads, zstd, clock, maxBlobSizeBytes: 0 }));
       const sent = kind === ZSTD ? zstdCompressSync(data) : data;
       const { call, done } = client.open(Write);
       call.send(WriteRequest.encode({ resourceName: uploadName(digest, kind), data: sent.subarray(0, 10) }));
@@ -340,7 +344,7 @@ describe("resuming a write", () => {
 
   test("too many are dropped, the oldest first", async () => {
     partialUploads = new PartialUploads({ clock, maxIdle: 3, maxIdleBytes: 250 });
-    client = new FakeClient(createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes: 0 }));
+    client = new FakeClient(createByteStreamService({ blobs, partialUploads, zstd, clock, maxBlobSizeBytes: 0 }));
     const names = Array.from({ length: 5 }, (_, i) => uploadName(digest, "blobs", `u${i}`));
     for (const each of names) await write({ resourceName: each, data: data.subarray(0, 10) });
     const sizes = async (): Promise<number[]> =>

@@ -8,6 +8,7 @@ import { systemClock } from "../../src/base/clock.ts";
 import { Code } from "../../src/base/status.ts";
 import { CHUNKING_PARAMS } from "../../src/cas/chunking.ts";
 import { openStorage, type Storage } from "../../src/cas/storage.ts";
+import { ZstdPool } from "../../src/compute/zstd-pool.ts";
 import { DigestFunction } from "../../src/digest/digest.ts";
 import { ChunkingFunction_Value, ContentAddressableStorage } from "../../src/proto/remote_execution.ts";
 import { createContentAddressableStorageService } from "../../src/services/content-addressable-storage.ts";
@@ -18,6 +19,9 @@ import { noise, sample, store } from "./sample-blobs.ts";
 
 const { SplitBlob, SpliceBlob } = ContentAddressableStorage.methods;
 const MIB = 1024 * 1024;
+
+const zstd = new ZstdPool({ threads: 1 });
+afterAll(() => zstd.close());
 
 let directory: string;
 let storage: Storage;
@@ -33,7 +37,9 @@ beforeAll(async () => {
     metrics: new MetricsRegistry(),
   });
   const { blobs, chunking } = storage;
-  client = new FakeClient(createContentAddressableStorageService({ blobs, chunking, maxBlobSizeBytes: 100 * MIB }));
+  client = new FakeClient(
+    createContentAddressableStorageService({ blobs, zstd, chunking, maxBlobSizeBytes: 100 * MIB }),
+  );
 });
 
 afterAll(async () => {

@@ -1,9 +1,10 @@
 // The CAS service through its handlers, on the in-memory store.
 
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
-import { beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { Code } from "../../src/base/status.ts";
 import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
+import { ZstdPool } from "../../src/compute/zstd-pool.ts";
 import { DigestFunction } from "../../src/digest/digest.ts";
 import { ContentAddressableStorage, Directory, type DirectoryInit } from "../../src/proto/remote_execution.ts";
 import { createContentAddressableStorageService } from "../../src/services/content-addressable-storage.ts";
@@ -12,12 +13,15 @@ import { noise, sample, store } from "./sample-blobs.ts";
 
 const { FindMissingBlobs, BatchUpdateBlobs, BatchReadBlobs, GetTree, SplitBlob } = ContentAddressableStorage.methods;
 
+const zstd = new ZstdPool({ threads: 1 });
+afterAll(() => zstd.close());
+
 let blobs: MemoryBlobStore;
 let client: FakeClient;
 
 beforeEach(() => {
   blobs = new MemoryBlobStore();
-  client = new FakeClient(createContentAddressableStorageService({ blobs }));
+  client = new FakeClient(createContentAddressableStorageService({ blobs, zstd }));
 });
 
 describe("findMissingBlobs()", () => {

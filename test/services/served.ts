@@ -8,6 +8,7 @@ import { AnnouncingBlobStore } from "../../src/cas/announcing-blob-store.ts";
 import type { BlobStore } from "../../src/cas/blob-store.ts";
 import { MemoryOpaqueStore } from "../../src/cas/memory-opaque-store.ts";
 import { digestOf } from "../../src/compute/hash.ts";
+import { ZstdPool } from "../../src/compute/zstd-pool.ts";
 import { createServerTransport } from "../../src/grpc/transport.ts";
 import { createHttpCache } from "../../src/http-cache/http-cache.ts";
 import type { MessageType } from "../../src/proto/wire.ts";
@@ -41,20 +42,22 @@ export class Served {
     const clock = systemClock;
     const actionCache = new CompletenessCheckingActionCache(new MemoryActionCache(), blobs, metrics);
     const partialUploads = new PartialUploads({ clock });
+    const zstd = new ZstdPool({ threads: 1 });
     const maxBlobSizeBytes = MAX_BLOB_SIZE_BYTES;
     const state = new HealthState();
     state.setServing(true);
     const transport = createServerTransport({
       services: [
         createCapabilitiesService({ executes: false, maxBlobSizeBytes }),
-        createContentAddressableStorageService({ blobs }),
-        createByteStreamService({ blobs, partialUploads, clock, maxBlobSizeBytes }),
+        createContentAddressableStorageService({ blobs, zstd }),
+        createByteStreamService({ blobs, partialUploads, zstd, clock, maxBlobSizeBytes }),
         createActionCacheService({ actionCache, blobs, clock, metrics }),
         createHealthService({ state }),
         ...createReflectionServices({ serviceNames: [] }),
       ],
       http1: createHttpCache({
         blobs,
+        zstd,
         actionCache,
         opaque: new MemoryOpaqueStore(),
         opaquePrefixes: ["/opaque"],
@@ -74,7 +77,10 @@ export class Served {
     });
     const address = await transport.listen({ kind: "tcp", host: "127.0.0.1", port: 0 });
     if (address.kind !== "tcp") throw new Error("not a TCP address");
-    return new Served(address.port, partialUploads, () => transport.close({ signal: AbortSignal.abort() }));
+    return new Served(address.port, partialUploads, async () => {
+      await transport.close({ signal: AbortSignal.abort() });
+      await zstd.close();
+    });
   }
 
   private constructor(port: number, partialUploads: PartialUploads, close: () => Promise<void>) {
