@@ -4,6 +4,7 @@
 // exactly once into storage of its own; no more than MAX_PARSED_MESSAGES wait parsed, what comes after them waits as
 // octets (A-28). Pure: granting credit and decompressing is left to the calls.
 
+import { copyOctets } from "../base/copy-octets.ts";
 import { Code, StatusError } from "../base/status.ts";
 import { formatBytes } from "../base/units.ts";
 import { PREFIX_BYTES } from "./message-prefix.ts";
@@ -53,7 +54,7 @@ export class MessageReader {
 
   /** Takes a part of the body; `chunk` is not kept. Throws a StatusError when the framing is wrong or a limit is passed. */
   push(chunk: Uint8Array): void {
-    if (this.#backlog.length > 0) this.#backlog.push(chunk.slice());
+    if (this.#backlog.length > 0) this.#backlog.push(copyOctets(chunk));
     else this.#parse(chunk);
   }
 
@@ -72,7 +73,7 @@ export class MessageReader {
     let at = 0;
     while (at < chunk.length) {
       if (this.#ready.length >= MAX_PARSED_MESSAGES) {
-        this.#backlog.push(chunk.slice(at));
+        this.#backlog.push(copyOctets(chunk, at));
         return;
       }
       at = this.#prefixBytes < PREFIX_BYTES ? this.#readPrefix(chunk, at) : this.#readPayload(chunk, at);

@@ -4,6 +4,7 @@
 // take it, nothing more is made, and reading stops when even control frames pile up (L-6); after an error of the
 // connection the GOAWAY is flushed and the input drained for a while, since closing with unread input would destroy it (F-92).
 
+import { copyOctets } from "../base/copy-octets.ts";
 import type { Socket } from "node:net";
 import type { Connection } from "./connection.ts";
 
@@ -80,7 +81,7 @@ export class ConnectionDriver {
     this.#reading = false;
     if (at < end) {
       // L-14: too many new streams at once. Others first; the read buffer is theirs too, hence the copy.
-      this.#rest = octets.slice(at, end);
+      this.#rest = copyOctets(octets, at, end);
       this.#pauseReading();
       setImmediate(() => this.#continue());
     }

@@ -5,6 +5,7 @@
 // while the output is below HIGH_WATER_BYTES, so a peer that stops reading holds that much and no more (FC-30, A-7).
 // Streams with queued octets and a window stand in line; each gets QUANTUM_BYTES and goes to the end (FC-32).
 
+import { copyOctets } from "../base/copy-octets.ts";
 import type { ConnectionBudgets } from "./budgets.ts";
 import { DEFAULT_MAX_FRAME_BYTES, DEFAULT_WINDOW_BYTES, Flag, FRAME_HEADER_BYTES, FrameType } from "./frame.ts";
 import { putFrameHeader } from "./frame-writer.ts";
@@ -69,7 +70,7 @@ export class Sender {
     const sizeBytes = body.length + (lead === undefined ? 0 : lead.length);
     this.sendHead(stream, head);
     if (sizeBytes > Math.min(this.maxFrameBytes, this.windowBytes, stream.sendWindowBytes)) {
-      if (lead !== undefined) stream.enqueue(lead.slice());
+      if (lead !== undefined) stream.enqueue(copyOctets(lead));
       stream.enqueue(body);
       stream.trailers = trailers;
       stream.endsAfterQueue = true;

@@ -109,6 +109,25 @@ describe("ConnectionDriver", () => {
     expect(ids.map((id) => messagesOf(peer, id).map(String))).toEqual(ids.map((id) => [String(id)]));
   });
 
+  // All connections are read into one buffer: what is set aside must not be in it any more.
+  it("answers ten such bursts at once, each with its own octets (L-14)", async () => {
+    const port = await start();
+    const burstPeers = await Promise.all(Array.from({ length: 10 }, () => open(port)));
+    const ids = Array.from({ length: 1000 }, (_, index) => 1 + 2 * index);
+    const text = (peer: number, id: number): string => `${"x".repeat(peer)} ${id}`;
+    for (const [position, peer] of burstPeers.entries()) {
+      const requests = ids.flatMap((id) => [
+        headers(id, call("Echo"), END_HEADERS),
+        data(id, message(Buffer.from(text(position, id))), END_STREAM),
+      ]);
+      peer.send(...requests);
+    }
+    for (const [position, peer] of burstPeers.entries()) {
+      await ended(peer, 1999);
+      expect(ids.map((id) => messagesOf(peer, id).map(String))).toEqual(ids.map((id) => [text(position, id)]));
+    }
+  });
+
   it("delivers a download byte for byte to a client that reads in fits and starts", async () => {
     const peer = await open(await start());
     peer.send(settings([[4, 2 ** 31 - 1]]), windowUpdate(0, 1_000_000_000));

@@ -46,6 +46,12 @@ describe("source files", () => {
     const words = [...switches, ...["ignore", "expect-error", "nocheck"].map((word) => `@ts-${word}`)];
     expect(files.filter((path) => words.some((word) => read(path).includes(word)))).toEqual([]);
   });
+
+  // By name, for want of types: of a Buffer, slice() shares the memory. base/copy-octets.ts copies.
+  test("do not take slice() of octets for a copy", () => {
+    const slice = /\b(octets|chunk|bytes|buffer|lead|payload|body|data|content|message|rest|prefix|block)\.slice\(/;
+    expect(files.filter((path) => path.startsWith("src/") && slice.test(read(path)))).toEqual([]);
+  });
 });
 
 describe("all files", () => {
