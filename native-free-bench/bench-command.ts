@@ -1,241 +1,189 @@
 // `ledge bench --target NAME=grpc://HOST:PORT …`: measures, compares, reports.
 //
-// Exit codes: 0 measured; 1 a --fail-if rule is broken; 2 wrong arguments; 3 a scenario could not be measured (what was
-// measured is reported all the same). Runs alternate between targets, so that what else the machine does meets all.
+// Exit codes: 0 measured; 1 a --fail-if rule is broken; 2 wrong arguments; 3 a scenario could not be measured; 130
+// interrupted. In each case what was measured is reported, and after every scenario the JSON file has all so far. Runs
+// alternate between targets, so that what else the machine does meets all.
 
 import { writeFileSync } from "node:fs";
 import { cpus } from "node:os";
-import { Arguments, describeFlags, UsageError, withUsageErrors, type FlagTable } from "./arguments.ts";
-import { parseTarget, type Target } from "./client/target.ts";
-import { BUILD_MIXES } from "./load/build-mixes.ts";
+import { Arguments, describeFlags, withUsageErrors } from "./arguments.ts";
+import { ALL_SCENARIOS, BENCH_FLAGS, parsePlan, type BenchPlan } from "./bench-options.ts";
 import { measureCeiling } from "./load/ceiling.ts";
-import type { Measurement, MeasurementOptions } from "./load/measurement.ts";
+import { statusName } from "./load/load-setup.ts";
+import type { Measurement } from "./load/measurement.ts";
 import type { NullServerOptions } from "./load/null-server.ts";
 import { runNullServer } from "./load/null-server-process.ts";
-import { measureInProcesses, runWorkerProcess, type WorkerTask } from "./load/worker-process.ts";
 import { formatPage } from "./load/page.ts";
 import {
   formatMarkdown,
   formatRate,
-  isNearCeiling,
+  isGeneratorLimited,
   summarize,
   type BenchReport,
   type ScenarioReport,
   type TargetRuns,
 } from "./load/report.ts";
-import { SCENARIOS, type Scenario } from "./load/scenarios.ts";
-import { judgeThreshold, parseThreshold } from "./load/thresholds.ts";
-import { newSeed } from "./random-data.ts";
+import type { ClientShape, Scenario } from "./load/scenario.ts";
+import { judgeThreshold } from "./load/thresholds.ts";
+import { measureInProcesses, runWorkerProcess, type MeasuringSession, type WorkerTask } from "./load/worker-process.ts";
 
-const FLAGS: FlagTable = {
-  target: { kind: "list", value: "NAME=TARGET", help: "grpc://HOST:PORT, grpcs://HOST:PORT or unix:PATH" },
-  scenario: { kind: "list", value: "NAME,…", help: "what to measure (default: a short selection; all: everything)" },
-  list: { kind: "switch", help: "print the scenarios and contact nobody" },
-  runs: { kind: "text", value: "N", help: "runs per target and scenario (default: 5)" },
-  duration: { kind: "text", value: "DURATION", help: "of a run (default: 2s)" },
-  "warm-up": { kind: "text", value: "DURATION", help: "before each run, not counted (default: 500ms)" },
-  connections: { kind: "text", value: "N", help: "default: 4; a scenario may have its own" },
-  depth: { kind: "text", value: "N", help: "calls in flight per connection (default: 16)" },
-  rate: { kind: "text", value: "N", help: "open loop: arrivals a second, latency from the intended start" },
-  processes: { kind: "text", value: "N", help: "processes that generate load (default: 1)" },
-  client: { kind: "text", value: "raw|grpc-js", help: "default: raw" },
-  instance: { kind: "text", value: "NAME", help: "instance name (default: empty)" },
-  platform: { kind: "list", value: "NAME=VALUE", help: "platform property of every action" },
-  compressible: { kind: "text", value: "SHARE", help: "share of a blob that a compressor removes (default: 0.5)" },
-  seed: { kind: "text", value: "NUMBER", help: "default: random, printed" },
-  "server-pid": { kind: "list", value: "NAME=PID", help: "report CPU, memory and bytes written of that process" },
-  "fail-if": { kind: "list", value: "RULE", help: "such as 'a.fmb.p99 > 1.5*b'" },
-  "tls-ca": { kind: "text", value: "FILE", help: "certificate authority of grpcs:// targets" },
-  json: { kind: "text", value: "FILE", help: "write everything as JSON" },
-  markdown: { kind: "text", value: "FILE", help: "write the table as Markdown" },
-  html: { kind: "text", value: "FILE", help: "write one page with plots" },
-  "worker-task": { kind: "text", value: "JSON", help: "internal: what one of several processes does" },
-  "null-server": { kind: "text", value: "JSON", help: "internal: the server that the ceiling is measured with" },
-  help: { kind: "switch", help: "print this" },
-};
-
-const ALL: readonly Scenario[] = [...SCENARIOS, ...BUILD_MIXES];
-const SHORT = [
-  "capabilities",
-  "fmb",
-  "batch-update",
-  "batch-read",
-  "ac-hit",
-  "ac-update",
-  "read-1k",
-  "write-1k",
-  "read-1m",
-  "write-1m",
-];
+const INTERRUPTED = 130;
 
 export async function runBench(argv: readonly string[]): Promise<number> {
   return await withUsageErrors("bench", async () => await bench(argv));
 }
 
 async function bench(argv: readonly string[]): Promise<number> {
-  const args = new Arguments(argv, FLAGS);
+  const args = new Arguments(argv, BENCH_FLAGS);
   const task = args.text("worker-task");
-  if (task !== undefined) return await runWorkerProcess(JSON.parse(task) as WorkerTask, ALL);
+  if (task !== undefined) return await runWorkerProcess(JSON.parse(task) as WorkerTask, ALL_SCENARIOS);
   const nullServer = args.text("null-server");
   if (nullServer !== undefined) return await runNullServer(JSON.parse(nullServer) as NullServerOptions);
   if (args.has("help"))
-    return print(`Usage: ledge bench [FLAGS] --target NAME=grpc://HOST:PORT [--target …]\n\n${describeFlags(FLAGS)}\n`);
-  if (args.has("list")) return print(ALL.map(({ name, question }) => `${name.padEnd(20)} ${question}\n`).join(""));
-  if (args.positionals.length > 0)
-    throw new UsageError(`unexpected "${args.positionals[0]}"; targets are given with --target NAME=grpc://HOST:PORT`);
-  const targets = parseTargets(args);
-  const scenarios = selectScenarios(args.words("scenario"));
-  const rules = args.list("fail-if").map(parseThreshold);
-  const pids = new Map(parsePairs(args.list("server-pid"), "server-pid").map(([name, pid]) => [name, Number(pid)]));
-  const options = measurementOptions(args);
-  const count = {
-    runs: args.number("runs", 5, { min: 1, max: 1000 }),
-    processes: args.number("processes", 1, { min: 1, max: 64 }),
-  };
-
-  const ceilingPerSecond = await measureCeiling(options);
-  process.stdout.write(`Ceiling of the generator: ${formatRate(ceilingPerSecond, "calls")}, seed ${options.seed}\n`);
-  const reports: ScenarioReport[] = [];
-  for (const scenario of scenarios) {
-    const report = await measureScenario(scenario, { targets, pids, options, ...count });
-    reports.push(report);
-    printScenario(report, ceilingPerSecond);
-  }
-  const report: BenchReport = {
+    return print(
+      `Usage: ledge bench [FLAGS] --target NAME=grpc://HOST:PORT [--target …]\n\n${describeFlags(BENCH_FLAGS)}\n`,
+    );
+  if (args.has("list"))
+    return print(ALL_SCENARIOS.map(({ name, question }) => `${name.padEnd(20)} ${question}\n`).join(""));
+  const plan = parsePlan(args);
+  const ceilingPerSecond = (await measureCeiling(plan.options)) * Math.min(plan.processes, cpus().length);
+  process.stdout.write(
+    `Ceiling of the generator: ${formatRate(ceilingPerSecond, "calls")}, seed ${plan.options.seed}\n`,
+  );
+  const report = {
     format: "ledge-bench/1",
     startedAt: new Date().toISOString(),
     command: `ledge bench ${argv.join(" ")}`,
     machine: describeMachine(),
-    seed: options.seed,
+    seed: plan.options.seed,
     ceilingPerSecond,
-    scenarios: reports,
-  };
-  writeReports(args, report);
-  const broken = rules.map((rule) => judgeThreshold(rule, report)).filter((reason) => reason !== undefined);
+    scenarios: [] as ScenarioReport[],
+  } satisfies BenchReport;
+  const isInterrupted = await measureAll(plan, report);
+  writeReports(plan, report);
+  const broken = plan.rules.map((rule) => judgeThreshold(rule, report)).filter((reason) => reason !== undefined);
   for (const reason of broken) process.stderr.write(`ledge bench: --fail-if ${reason}\n`);
+  if (isInterrupted) {
+    process.stderr.write("ledge bench: interrupted; the reports have what was measured until then\n");
+    return INTERRUPTED;
+  }
   if (broken.length > 0) return 1;
-  return reports.some(({ targets: rows }) => rows.some(({ problem }) => problem !== undefined)) ? 3 : 0;
+  return report.scenarios.some(({ targets }) => targets.some(({ problem }) => problem !== undefined)) ? 3 : 0;
 }
 
-interface ScenarioPlan {
-  readonly targets: ReadonlyMap<string, Target>;
-  readonly pids: ReadonlyMap<string, number>;
-  readonly options: MeasurementOptions;
-  readonly runs: number;
-  readonly processes: number;
+/** Adds to `report` scenario by scenario; returns whether it was interrupted. A second interrupt ends the process. */
+async function measureAll(plan: BenchPlan, report: BenchReport & { scenarios: ScenarioReport[] }): Promise<boolean> {
+  const interrupt = new AbortController();
+  const onSignal = (): void => interrupt.abort(new Error("interrupted"));
+  process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
+  try {
+    for (const scenario of plan.scenarios) {
+      if (interrupt.signal.aborted) break;
+      for (const measured of await measureScenario(scenario, plan, interrupt.signal)) {
+        report.scenarios.push(measured);
+        printScenario(measured, report);
+      }
+      if (plan.files.json !== undefined) writeJson(plan.files.json, report);
+    }
+  } finally {
+    process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
+  }
+  return interrupt.signal.aborted;
 }
 
-async function measureScenario(scenario: Scenario, plan: ScenarioPlan): Promise<ScenarioReport> {
-  const rows = new Map<string, { runs: Measurement[]; problem: string | undefined }>();
-  const sessions = new Map<string, Awaited<ReturnType<typeof measureInProcesses>>>();
+/** One report, or one for each shape. */
+async function measureScenario(scenario: Scenario, plan: BenchPlan, signal: AbortSignal): Promise<ScenarioReport[]> {
+  const problems = new Map<string, string>();
+  const sessions = new Map<string, MeasuringSession>();
   for (const [name, target] of plan.targets) {
-    const row = { runs: [], problem: undefined as string | undefined };
-    rows.set(name, row);
     try {
-      sessions.set(name, await measureInProcesses(scenario, target, plan));
+      sessions.set(name, await measureInProcesses(scenario, target, { ...plan, signal }));
     } catch (error) {
-      row.problem = error instanceof Error ? error.message : String(error);
+      problems.set(name, messageOf(error));
     }
   }
+  const { name, question, unit } = scenario;
+  const reports: ScenarioReport[] = [];
+  const shapes: readonly (ClientShape | undefined)[] = plan.shapes.length === 0 ? [undefined] : plan.shapes;
+  for (const shape of shapes) {
+    const targets = await measureTargets(sessions, plan, { shape, problems, signal });
+    const suffix = shape === undefined ? {} : { shape };
+    const shown = shape === undefined ? name : `${name}@${shape.connections}x${shape.depth}`;
+    reports.push({ scenario: shown, question, unit, targets, ...suffix });
+  }
+  for (const session of sessions.values()) session.close();
+  return reports;
+}
+
+async function measureTargets(
+  sessions: ReadonlyMap<string, MeasuringSession>,
+  plan: BenchPlan,
+  { shape, problems, signal }: { shape: ClientShape | undefined; problems: Map<string, string>; signal: AbortSignal },
+): Promise<TargetRuns[]> {
+  const runs = new Map<string, Measurement[]>([...plan.targets.keys()].map((name) => [name, []]));
   for (let run = 0; run < plan.runs; run++) {
     for (const [name, session] of sessions) {
-      const row = rows.get(name)!;
-      if (row.problem !== undefined) continue;
+      if (signal.aborted && !problems.has(name)) problems.set(name, messageOf(signal.reason));
+      if (problems.has(name)) continue;
       try {
-        const measurement = await session.run(plan.pids.get(name));
-        row.runs.push(measurement);
-        row.problem = problemOf(measurement);
+        const measurement = await session.run({ pid: plan.pids.get(name), shape, signal });
+        // A run that was cut short measured something else.
+        if (signal.aborted) continue;
+        runs.get(name)!.push(measurement);
+        const problem = problemOf(measurement);
+        if (problem !== undefined) problems.set(name, problem);
       } catch (error) {
-        row.problem = error instanceof Error ? error.message : String(error);
+        problems.set(name, messageOf(error));
       }
     }
   }
-  const targets: TargetRuns[] = [...rows].map(([target, row]) => ({ target, ...row }));
-  return { scenario: scenario.name, question: scenario.question, unit: scenario.unit, targets };
+  for (const name of sessions.keys())
+    if (signal.aborted && !problems.has(name)) problems.set(name, messageOf(signal.reason));
+  return [...runs].map(([target, measured]) => ({ target, runs: measured, problem: problems.get(target) }));
 }
 
 /** A server that died or hangs; single errors are counted, not fatal. */
-function problemOf({ calls, failure, errors }: Measurement): string | undefined {
+function problemOf({ calls, failure, errors, firstError }: Measurement): string | undefined {
   if (failure !== undefined) return failure;
   if (calls > 0) return undefined;
-  const codes = Object.entries(errors).map(([code, count]) => `${count} × ${code}`);
-  return codes.length === 0 ? "no call ended" : `no call succeeded (status: ${codes.join(", ")})`;
+  const codes = Object.entries(errors).map(([code, count]) => `${count} × ${statusName(code)}`);
+  if (codes.length === 0) return "no call ended";
+  return `no call succeeded (${codes.join(", ")}${firstError === undefined ? "" : `: ${firstError}`})`;
 }
 
-function measurementOptions(args: Arguments): MeasurementOptions {
-  const client = args.text("client") ?? "raw";
-  if (client !== "raw" && client !== "grpc-js")
-    throw new UsageError(`--client: "${client}" is neither raw nor grpc-js`);
-  return {
-    client,
-    connections: args.number("connections", 4, { min: 1, max: 1000 }),
-    depth: args.number("depth", 16, { min: 1, max: 1000 }),
-    ratePerSecond: args.text("rate") === undefined ? undefined : args.number("rate", 0, { min: 0.1, max: 1e6 }),
-    warmUpMs: args.durationMs("warm-up", 500),
-    durationMs: args.durationMs("duration", 2000),
-    seed: Math.floor(args.number("seed", newSeed(), { min: 1, max: 2 ** 31 })),
-    instanceName: args.text("instance") ?? "",
-    compressibleShare: args.number("compressible", 0.5, { min: 0, max: 1 }),
-    platform: new Map(parsePairs(args.list("platform"), "platform")),
-  };
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
-function parseTargets(args: Arguments): Map<string, Target> {
-  const pairs = parsePairs(args.list("target"), "target");
-  if (pairs.length === 0) throw new UsageError("no --target NAME=grpc://HOST:PORT is given");
-  const targets = new Map(pairs.map(([name, text]) => [name, parseTarget(text, args.text("tls-ca"))]));
-  if (targets.size < pairs.length) throw new UsageError("two targets have the same name");
-  return targets;
-}
-
-function parsePairs(texts: readonly string[], flag: string): [string, string][] {
-  return texts.map((text) => {
-    const cut = text.indexOf("=");
-    if (cut < 1 || cut === text.length - 1) throw new UsageError(`--${flag}: "${text}" is not NAME=VALUE`);
-    return [text.slice(0, cut), text.slice(cut + 1)];
-  });
-}
-
-function selectScenarios(names: readonly string[]): readonly Scenario[] {
-  if (names.includes("all")) return ALL;
-  return (names.length === 0 ? SHORT : names).map((name) => {
-    const scenario = ALL.find((candidate) => candidate.name === name);
-    if (scenario === undefined) throw new UsageError(`--scenario: there is no "${name}" (--list prints them)`);
-    return scenario;
-  });
-}
-
-function printScenario(report: ScenarioReport, ceilingPerSecond: number): void {
+function printScenario(report: ScenarioReport, { ceilingPerSecond }: BenchReport): void {
   process.stdout.write(`\n${report.scenario}: ${report.question}\n`);
   for (const row of summarize(report)) {
+    const say = (text: string): boolean => process.stdout.write(`  ${row.target.padEnd(16)} ${text}\n`);
     const spread = `${formatRate(row.rateLow, report.unit)} to ${formatRate(row.rateHigh, report.unit)}`;
     const line = `p50 ${row.p50.toFixed(2)} ms, p99 ${row.p99.toFixed(2)} ms, max ${row.max.toFixed(1)} ms`;
     const ratio =
       row.ratio === undefined
         ? ""
         : `, ratio ${row.ratio.estimate.toFixed(2)} (${row.ratio.low.toFixed(2)} to ${row.ratio.high.toFixed(2)})`;
-    if (row.rate > 0)
-      process.stdout.write(
-        `  ${row.target.padEnd(16)} ${formatRate(row.rate, report.unit).padEnd(22)} (${spread}), ${line}${ratio}\n`,
-      );
+    if (row.rate > 0) say(`${formatRate(row.rate, report.unit).padEnd(22)} (${spread}), ${line}${ratio}`);
     if (row.errors + row.shed > 0)
-      process.stdout.write(
-        `  ${row.target.padEnd(16)} ${row.errors} calls failed, ${row.shed} could not be sent in time\n`,
+      say(
+        `${row.errors} calls failed, ${row.shed} could not be sent in time${row.firstError === undefined ? "" : `; the first said: ${row.firstError}`}`,
       );
-    if (row.problem !== undefined)
-      process.stdout.write(`  ${row.target.padEnd(16)} not (fully) measured: ${row.problem}\n`);
-    if (isNearCeiling(row, ceilingPerSecond))
-      process.stdout.write(
-        `  ${row.target.padEnd(16)} warning: within 70 % of the generator's ceiling; try --processes\n`,
-      );
+    if (row.problem !== undefined) say(`not (fully) measured: ${row.problem}`);
+    if (isGeneratorLimited(row, ceilingPerSecond))
+      say("warning: near what the generator can do itself; try --processes");
   }
 }
 
-function writeReports(args: Arguments, report: BenchReport): void {
-  const [json, markdown, html] = [args.text("json"), args.text("markdown"), args.text("html")];
-  if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, undefined, 1)}\n`);
-  if (markdown !== undefined) writeFileSync(markdown, formatMarkdown(report));
-  if (html !== undefined) writeFileSync(html, formatPage(report));
+function writeReports({ files }: BenchPlan, report: BenchReport): void {
+  if (files.json !== undefined) writeJson(files.json, report);
+  if (files.markdown !== undefined) writeFileSync(files.markdown, formatMarkdown(report));
+  if (files.html !== undefined) writeFileSync(files.html, formatPage(report));
+}
+
+function writeJson(path: string, report: BenchReport): void {
+  writeFileSync(path, `${JSON.stringify(report, undefined, 1)}\n`);
 }
 
 function describeMachine(): string {

@@ -11,7 +11,7 @@ import { ActionCache, ContentAddressableStorage as Cas } from "../../src/proto/r
 import type { LoadBlob, LoadSetup } from "./load-setup.ts";
 import { prepare, prepareWrite } from "./prepared-calls.ts";
 import type { PreparedCall } from "./raw-connection.ts";
-import type { Scenario } from "./scenarios.ts";
+import type { Scenario } from "./scenario.ts";
 
 type Part = "ac-hit" | "ac-miss" | "fmb-present" | "fmb-mixed" | "read" | "write" | "ac-update";
 

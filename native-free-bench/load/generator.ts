@@ -22,6 +22,8 @@ export interface LoadShape {
   readonly ratePerSecond: number | undefined;
   readonly warmUpMs: number;
   readonly durationMs: number;
+  /** Ends the load at once; what it returns then is not to be used. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface LoadResult {
@@ -34,6 +36,10 @@ export interface LoadResult {
   /** Calls that ended in each tenth of the time. */
   readonly timeline: readonly number[];
   readonly failure: string | undefined;
+  /** The server's words at the first call that failed. */
+  readonly firstError: string | undefined;
+  /** Share of the time in which the generator's thread was busy, in the closed loop; open loops wait by looking. */
+  readonly generatorBusy: number | undefined;
 }
 
 /** 10 s at 1,000 calls a second; more only says that the server does not keep up. */
@@ -54,6 +60,8 @@ export async function generateLoad(
   let shed = 0;
   let receivedBytes = 0;
   let outstanding = 0;
+  let firstError: string | undefined;
+  const busyBefore = performance.eventLoopUtilization();
   const beginMs = performance.now() + shape.warmUpMs;
   const endMs = beginMs + shape.durationMs;
   let drained: () => void = () => undefined;
@@ -68,8 +76,15 @@ export async function generateLoad(
       const counts =
         shape.ratePerSecond === undefined ? nowMs >= beginMs && nowMs < endMs : dueMs >= beginMs && dueMs < endMs;
       if (counts) {
-        if (result.code === Code.OK || result.code === prepared.accepts) calls++;
-        else errors[result.code] = (errors[result.code] ?? 0) + 1;
+        if (result.code === prepared.accepts) calls++;
+        else if (result.code !== Code.OK) {
+          errors[result.code] = (errors[result.code] ?? 0) + 1;
+          firstError ??= result.message;
+        } else if (result.receivedBytes >= (prepared.leastBytes ?? 0)) calls++;
+        else {
+          errors["short"] = (errors["short"] ?? 0) + 1;
+          firstError ??= `${prepared.path} answered OK with ${result.receivedBytes} bytes, expected ${prepared.leastBytes} at least`;
+        }
         receivedBytes += result.receivedBytes;
         latency.record((nowMs - dueMs) * 1000);
         const slot = Math.min(TIMELINE_SLOTS - 1, Math.floor(((nowMs - beginMs) / shape.durationMs) * TIMELINE_SLOTS));
@@ -81,7 +96,8 @@ export async function generateLoad(
     });
   };
 
-  const isOver = (client: LoadClient): boolean => performance.now() >= endMs || client.failure !== undefined;
+  const isOver = (client: LoadClient): boolean =>
+    performance.now() >= endMs || client.failure !== undefined || shape.signal?.aborted === true;
   if (shape.ratePerSecond === undefined) {
     for (const client of clients) {
       const again = (): void => {
@@ -109,14 +125,20 @@ export async function generateLoad(
     });
   }
   const waitMs = Math.max(0, endMs - performance.now());
+  const over = new AbortController();
   await Promise.race([
     new Promise<void>((resolve) => {
       drained = resolve;
       if (outstanding === 0) resolve();
     }),
     new Promise((resolve) => setTimeout(resolve, waitMs + DRAIN_MS).unref()),
+    new Promise((resolve) => shape.signal?.addEventListener("abort", resolve, { signal: over.signal })),
   ]);
+  over.abort();
   if (outstanding > 0) errors["unanswered"] = outstanding;
   const failure = clients.find((client) => client.failure !== undefined)?.failure;
-  return { calls, errors, shed, durationMs: shape.durationMs, receivedBytes, latency, timeline, failure };
+  const generatorBusy =
+    shape.ratePerSecond === undefined ? performance.eventLoopUtilization(busyBefore).utilization : undefined;
+  const { durationMs } = shape;
+  return { calls, errors, shed, durationMs, receivedBytes, latency, timeline, failure, firstError, generatorBusy };
 }

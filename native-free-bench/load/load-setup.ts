@@ -11,29 +11,56 @@ import type { MessageType } from "../../src/proto/wire.ts";
 import { digestOf, findDigestFunction, type BlobDigest } from "../digest-functions.ts";
 import { RandomData } from "../random-data.ts";
 import { prepare, prepareWrite } from "./prepared-calls.ts";
-import type { PreparedCall, RawConnection } from "./raw-connection.ts";
+import type { FindMissingOptions } from "./find-missing-scenarios.ts";
+import type { CallResult, PreparedCall } from "./raw-connection.ts";
 
 export interface LoadBlob {
   readonly data: Buffer;
   readonly digest: BlobDigest;
 }
 
+/** What a preparation needs of a connection, of either protocol. */
+export interface SetupConnection {
+  readonly failure: string | undefined;
+  callOnce(call: PreparedCall): Promise<CallResult>;
+}
+
+export interface SetupOptions {
+  readonly seed: number;
+  readonly instanceName: string;
+  readonly compressibleShare: number;
+  readonly platform: ReadonlyMap<string, string>;
+  readonly findMissing?: FindMissingOptions;
+  /** What the server takes in one BatchUpdateBlobs, when it says so. */
+  readonly maxBatchBytes?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A server that takes longer for one call of a preparation hangs: the largest is an upload of 64 MiB. */
+const PREPARE_TIMEOUT_MS = 60_000;
+
 const SHA256 = findDigestFunction(1)!;
 const BATCH_BYTES = 1024 * 1024;
+/** What a blob adds to a batch beside its data. */
+const DIGEST_BYTES = 80;
 
 export class LoadSetup {
   readonly random: RandomData;
   readonly instanceName: string;
   readonly platform: ReadonlyMap<string, string>;
-  readonly #connection: RawConnection;
+  readonly findMissing: FindMissingOptions;
+  readonly #connection: SetupConnection;
+  readonly #batchBytes: number;
+  readonly #signal: AbortSignal | undefined;
   /** Share of a blob that a compressor removes. */
   readonly #compressibleShare: number;
 
-  constructor(
-    connection: RawConnection,
-    options: { seed: number; instanceName: string; compressibleShare: number; platform: ReadonlyMap<string, string> },
-  ) {
+  constructor(connection: SetupConnection, options: SetupOptions) {
     this.#connection = connection;
+    this.findMissing = options.findMissing ?? {};
+    // Digests and names count as well, so a batch stays below what the server names.
+    this.#batchBytes = Math.min(BATCH_BYTES, (options.maxBatchBytes ?? Infinity) / 2);
+    this.#signal = options.signal;
     this.random = new RandomData(options.seed);
     this.instanceName = options.instanceName;
     this.platform = options.platform;
@@ -71,11 +98,12 @@ export class LoadSetup {
       bytes = 0;
     };
     for (const blob of blobs) {
-      if (blob.data.length > BATCH_BYTES / 2) await this.expectOk(prepareWrite(this.writeName(blob.digest), blob.data));
+      if (blob.data.length > this.#batchBytes / 2)
+        await this.expectOk(prepareWrite(this.writeName(blob.digest), blob.data));
       else {
-        if (bytes + blob.data.length > BATCH_BYTES || batch.length === 1000) await flush();
+        if (bytes + blob.data.length + DIGEST_BYTES > this.#batchBytes || batch.length === 1000) await flush();
         batch.push(blob);
-        bytes += blob.data.length;
+        bytes += blob.data.length + DIGEST_BYTES;
       }
     }
     await flush();
@@ -98,13 +126,32 @@ export class LoadSetup {
   }
 
   async expectOk(call: PreparedCall): Promise<Buffer> {
-    const result = await this.#connection.callOnce(call);
+    const result = await this.#answerOf(call);
     if (result.code !== Code.OK) {
+      const words = this.#connection.failure ?? result.message;
       throw new Error(
-        `preparing: ${call.path} answered ${codeName(result.code)}${this.#connection.failure === undefined ? "" : ` (${this.#connection.failure})`}`,
+        `preparing: ${call.path} answered ${statusName(result.code)}${words === undefined ? "" : ` (${words})`}`,
       );
     }
     return result.body ?? Buffer.alloc(0);
+  }
+
+  async #answerOf(call: PreparedCall): Promise<CallResult> {
+    this.#signal?.throwIfAborted();
+    let timer: NodeJS.Timeout | undefined;
+    let onAbort: (() => void) | undefined;
+    const ended = new Promise<never>((_, reject) => {
+      const message = `preparing: ${call.path} was not answered within ${PREPARE_TIMEOUT_MS / 1000} s; the server hangs`;
+      timer = setTimeout(() => reject(new Error(message)), PREPARE_TIMEOUT_MS);
+      onAbort = () => reject(this.#signal?.reason as Error);
+      this.#signal?.addEventListener("abort", onAbort);
+    });
+    try {
+      return await Promise.race([this.#connection.callOnce(call), ended]);
+    } finally {
+      clearTimeout(timer);
+      if (onAbort !== undefined) this.#signal?.removeEventListener("abort", onAbort);
+    }
   }
 
   readName(digest: BlobDigest, compressor = ""): string {
@@ -122,4 +169,11 @@ export class LoadSetup {
   get #prefix(): string {
     return this.instanceName === "" ? "" : `${this.instanceName}/`;
   }
+}
+
+/** gRPC codes by name; others are HTTP's. */
+export function statusName(code: number | string): string {
+  const number = Number(code);
+  if (Number.isNaN(number)) return String(code);
+  return number < 100 ? codeName(number) : `HTTP ${number}`;
 }

@@ -27,6 +27,8 @@ export interface PreparedCall {
   readonly body: readonly Uint8Array[];
   /** A code that is a right answer beside OK, such as NOT_FOUND for a miss. */
   readonly accepts?: number;
+  /** An answer with fewer bytes is none, whatever its status says. */
+  readonly leastBytes?: number;
 }
 
 export interface CallResult {
@@ -34,6 +36,8 @@ export interface CallResult {
   /** Payload of the response's DATA frames, prefixes included. */
   readonly receivedBytes: number;
   readonly body: Buffer | undefined;
+  /** The server's words when it failed. */
+  readonly message?: string | undefined;
 }
 
 interface Pending {
@@ -42,6 +46,7 @@ interface Pending {
   readonly body: readonly Uint8Array[];
   receivedBytes: number;
   code: number;
+  message: string | undefined;
   /** What of the body is sent: whole parts, and octets of the next one. */
   sentParts: number;
   sentOfPart: number;
@@ -84,7 +89,14 @@ export class RawConnection {
   #pageEnd = 0;
   #flushAwaited = false;
   #closed: string | undefined;
-  #status = Code.UNKNOWN as number;
+  #spokeHttp2 = false;
+  /** A DATA frame that is not complete: octets to come, and whose they are. */
+  #dataLeft = 0;
+  #dataId = 0;
+  #dataFlags = 0;
+  /** Of the block that is being decoded. */
+  #status = -1;
+  #message: string | undefined;
 
   private constructor(socket: Socket, target: Target) {
     this.#socket = socket;
@@ -127,6 +139,7 @@ export class RawConnection {
       body: prepared.body,
       receivedBytes: 0,
       code: Code.UNAVAILABLE,
+      message: undefined,
       sentParts: 0,
       sentOfPart: 0,
       windowBytes: this.#initialWindowBytes,
@@ -229,15 +242,49 @@ export class RawConnection {
   #onBytes(chunk: Buffer): void {
     const bytes = this.#leftover.length === 0 ? chunk : Buffer.concat([this.#leftover, chunk]);
     let at = 0;
+    if (!this.#spokeHttp2 && !this.#checkGreeting(bytes)) return;
     this.#flushSoon();
-    while (at + FRAME_HEADER_BYTES <= bytes.length) {
+    for (;;) {
+      if (this.#dataLeft > 0) at += this.#onDataPart(bytes, at);
+      if (at + FRAME_HEADER_BYTES > bytes.length) break;
       const end = at + FRAME_HEADER_BYTES + ((bytes[at]! << 16) | (bytes[at + 1]! << 8) | bytes[at + 2]!);
-      if (bytes.length < end) break;
       const id = bytes.readUInt32BE(at + 5) & 0x7fffffff;
-      this.#onFrame(bytes[at + 3]!, bytes[at + 4]!, id, { bytes, start: at + FRAME_HEADER_BYTES, end });
+      const flags = bytes[at + 4]!;
+      // Large frames come in many reads: putting them together first would copy what nobody keeps.
+      if (bytes.length < end && bytes[at + 3] === FrameType.DATA && (flags & Flag.PADDED) === 0) {
+        this.#dataLeft = end - at - FRAME_HEADER_BYTES;
+        this.#dataId = id;
+        this.#dataFlags = flags;
+        at += FRAME_HEADER_BYTES;
+        continue;
+      }
+      if (bytes.length < end) break;
+      this.#onFrame(bytes[at + 3]!, flags, id, { bytes, start: at + FRAME_HEADER_BYTES, end });
       at = end;
     }
     this.#leftover = at === bytes.length ? NOTHING : bytes.subarray(at);
+  }
+
+  /** Part of a DATA frame; returns how many octets it took. */
+  #onDataPart(bytes: Buffer, start: number): number {
+    const size = Math.min(this.#dataLeft, bytes.length - start);
+    this.#dataLeft -= size;
+    const flags = this.#dataLeft === 0 ? this.#dataFlags : 0;
+    this.#onData(this.#dataId, flags, { bytes, start, end: start + size });
+    return size;
+  }
+
+  /** The server's first frame is SETTINGS; what else servers say when they expected something else is well known. */
+  #checkGreeting(bytes: Buffer): boolean {
+    this.#leftover = bytes;
+    if (bytes.length < FRAME_HEADER_BYTES) return false;
+    this.#spokeHttp2 = bytes[3] === FrameType.SETTINGS && bytes.readUInt32BE(5) === 0;
+    if (this.#spokeHttp2) return true;
+    if (bytes[0] === 0x15 && bytes[1] === 3)
+      this.#fail("it answers with a TLS alert; try grpcs:// in place of grpc://");
+    else if (bytes.toString("latin1", 0, 5) === "HTTP/") this.#fail("it answers HTTP/1.1, not HTTP/2");
+    else this.#fail("what it answers is not HTTP/2");
+    return false;
   }
 
   #onFrame(type: number, flags: number, id: number, payload: Payload): void {
@@ -290,16 +337,19 @@ export class RawConnection {
     const padding = (flags & Flag.PADDED) === 0 ? 0 : bytes[start]!;
     const skipped = ((flags & Flag.PADDED) === 0 ? 0 : 1) + ((flags & Flag.PRIORITY) === 0 ? 0 : 5);
     this.#status = -1;
+    this.#message = undefined;
     this.#decoder.decode(bytes, start + skipped, end - padding, this);
     const pending = this.#pending.get(id);
     if (pending === undefined) return;
     if (this.#status >= 0) pending.code = this.#status;
+    if (this.#message !== undefined) pending.message = this.#message;
     if ((flags & Flag.END_STREAM) !== 0) this.#finish(id);
   }
 
   /** Called by the HPACK decoder. */
   onField(name: string, value: string): void {
     if (name === "grpc-status") this.#status = Number(value);
+    else if (name === "grpc-message") this.#message = value;
   }
 
   #onSettings(flags: number, payload: Buffer): void {
@@ -336,7 +386,7 @@ export class RawConnection {
       this.#blocked.delete(id);
       if (!this.#socket.destroyed) this.#put(frame(FrameType.RST_STREAM, 0, id, [CANCEL]));
     }
-    pending.onDone({ code: pending.code, receivedBytes: pending.receivedBytes, body });
+    pending.onDone({ code: pending.code, receivedBytes: pending.receivedBytes, body, message: pending.message });
   }
 
   #fail(reason: string): void {

@@ -3,6 +3,7 @@
 import { median, ratioInterval, type Interval } from "./statistics.ts";
 import { Histogram } from "./histogram.ts";
 import type { Measurement } from "./measurement.ts";
+import type { ClientShape } from "./scenario.ts";
 
 export interface TargetRuns {
   readonly target: string;
@@ -15,6 +16,8 @@ export interface ScenarioReport {
   readonly scenario: string;
   readonly question: string;
   readonly unit: string;
+  /** With --shape: the scenario's name is then NAME@CxD. */
+  readonly shape?: ClientShape;
   readonly targets: readonly TargetRuns[];
 }
 
@@ -42,6 +45,8 @@ export interface Summary {
   readonly max: number;
   readonly errors: number;
   readonly shed: number;
+  readonly firstError: string | undefined;
+  readonly generatorBusy: number | undefined;
   readonly cpuPerCall: number | undefined;
   readonly residentBytes: number | undefined;
   readonly writtenPerCall: number | undefined;
@@ -84,6 +89,8 @@ export function summarize(report: ScenarioReport): Summary[] {
         0,
       ),
       shed: target.runs.reduce((sum, { shed }) => sum + shed, 0),
+      firstError: target.runs.find(({ firstError }) => firstError !== undefined)?.firstError,
+      generatorBusy: defined(target.runs.map(({ generatorBusy }) => generatorBusy)),
       cpuPerCall: defined(target.runs.map((run) => run.cpuMicrosecondsPerCall)),
       residentBytes: defined(target.runs.map((run) => run.residentBytes)),
       writtenPerCall: defined(target.runs.map((run) => run.writtenBytesPerCall)),
@@ -122,7 +129,7 @@ function cells(scenario: ScenarioReport, row: Summary, ceiling: number): string[
     ];
   const number = (value: number | undefined, digits: number): string =>
     value === undefined ? "" : value.toFixed(digits);
-  const mark = isNearCeiling(row, ceiling) ? " (generator limited)" : "";
+  const mark = isGeneratorLimited(row, ceiling) ? " (generator limited)" : "";
   return [
     scenario.scenario,
     row.target,
@@ -137,9 +144,9 @@ function cells(scenario: ScenarioReport, row: Summary, ceiling: number): string[
   ];
 }
 
-/** A result this close to what the generator can do says little about the server. */
-export function isNearCeiling(row: Summary, ceilingPerSecond: number): boolean {
-  return row.callsPerSecond > 0.7 * ceilingPerSecond;
+/** A result this close to what the generator can do, or for which it was never idle, says little about the server. */
+export function isGeneratorLimited(row: Summary, ceilingPerSecond: number): boolean {
+  return row.callsPerSecond > 0.7 * ceilingPerSecond || (row.generatorBusy ?? 0) > 0.9;
 }
 
 export function formatRate(rate: number, unit: string): string {

@@ -1,49 +1,29 @@
 // What can be measured: one entry a scenario, with its question and its unit.
 //
-// Invariant: `next` is cheap beside the call that it prepares (uploads excepted: they hash what they make up, about
-// 1.5 GB/s); all data follow from the setup's seed. Mixed scenarios are build-mixes.ts.
+// This file has the calls one by one; FindMissingBlobs, Execute and HTTP have files of their own, mixtures are in
+// build-mixes.ts.
 
 import { Code } from "../../src/base/status.ts";
 import { ByteStream } from "../../src/proto/bytestream.ts";
 import {
-  Action,
   ActionCache,
   Capabilities,
-  Command,
   ContentAddressableStorage as Cas,
   Directory,
-  Execution,
 } from "../../src/proto/remote_execution.ts";
 import type { BlobDigest } from "../digest-functions.ts";
+import { EXECUTE_SCENARIOS } from "./execute-scenarios.ts";
+import { FIND_MISSING_SCENARIOS } from "./find-missing-scenarios.ts";
+import { HTTP_SCENARIOS } from "./http-scenarios.ts";
 import type { LoadSetup } from "./load-setup.ts";
 import { prepare, prepareWrite } from "./prepared-calls.ts";
 import type { PreparedCall } from "./raw-connection.ts";
-
-export interface Load {
-  readonly next: () => PreparedCall;
-  /** What one call counts for: digests, blobs, bytes. */
-  readonly unitsPerCall: number;
-}
-
-export interface Scenario {
-  readonly name: string;
-  readonly question: string;
-  readonly unit: "calls" | "digests" | "blobs" | "bytes" | "actions";
-  /** In place of the command line's, for calls that are large or slow. */
-  readonly shape?: { readonly connections: number; readonly depth: number };
-  readonly prepare: (setup: LoadSetup) => Promise<Load>;
-}
+import { cycle, type Load, type Scenario } from "./scenario.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-/** Digests that FindMissingBlobs draws from: larger than any cache of a core. */
-const WORKING_SET = 20_000;
-
-const cycle = <T>(items: readonly T[]): (() => T) => {
-  let index = 0;
-  return () => items[index++ % items.length]!;
-};
-
+/** A slow disk takes a second for 64 MiB. */
+const LARGE_MS = 4000;
 export const SCENARIOS: readonly Scenario[] = [
   {
     name: "capabilities",
@@ -51,9 +31,7 @@ export const SCENARIOS: readonly Scenario[] = [
     unit: "calls",
     prepare: async ({ instanceName }) => fixed(prepare(Capabilities.methods.GetCapabilities, { instanceName })),
   },
-  findMissing("fmb", "1,000 digests a call, all present", { perCall: 1000, hitShare: 1 }),
-  findMissing("fmb-half", "1,000 digests a call, half of them present", { perCall: 1000, hitShare: 0.5 }),
-  findMissing("fmb-small", "ten digests a call, all present", { perCall: 10, hitShare: 1 }),
+  ...FIND_MISSING_SCENARIOS,
   {
     name: "batch-update",
     question: "How fast are 100 new blobs of 1 KiB uploaded in a call?",
@@ -77,23 +55,24 @@ export const SCENARIOS: readonly Scenario[] = [
     prepare: async (setup) => {
       const blobs = Array.from({ length: 2000 }, () => setup.blob(KIB));
       await setup.store(blobs);
-      const calls = chunked(blobs, 100).map((part) =>
-        prepare(Cas.methods.BatchReadBlobs, {
+      const calls = chunked(blobs, 100).map((part) => ({
+        ...prepare(Cas.methods.BatchReadBlobs, {
           instanceName: setup.instanceName,
           digests: part.map(({ digest }) => digest),
         }),
-      );
+        leastBytes: 100 * KIB,
+      }));
       return { unitsPerCall: 100, next: cycle(calls) };
     },
   },
   read("read-1k", "1 KiB", KIB, 500),
   read("read-1m", "1 MiB", MIB, 16, { connections: 4, depth: 2 }),
-  read("read-64m", "64 MiB", 64 * MIB, 1, { connections: 2, depth: 1 }),
+  { ...read("read-64m", "64 MiB", 64 * MIB, 1, { connections: 2, depth: 1 }), leastDurationMs: LARGE_MS },
   read("read-offset", "the second half of 1 MiB", MIB, 16, { connections: 4, depth: 2 }, { offset: MIB / 2 }),
   read("read-zstd", "1 MiB, compressed", MIB, 16, { connections: 4, depth: 2 }, { compressor: "zstd" }),
   write("write-1k", "1 KiB", KIB),
   write("write-1m", "1 MiB", MIB, { connections: 4, depth: 2 }),
-  write("write-64m", "64 MiB", 64 * MIB, { connections: 2, depth: 1 }),
+  { ...write("write-64m", "64 MiB", 64 * MIB, { connections: 2, depth: 1 }), leastDurationMs: LARGE_MS },
   {
     name: "write-zstd",
     question: "How fast are new blobs of 1 MiB uploaded compressed?",
@@ -201,41 +180,12 @@ export const SCENARIOS: readonly Scenario[] = [
       digest = await setup.storeMessage(Directory, { directories: [{ name: "d", digest }] });
     return digest;
   }),
-  execute("execute-trivial", "/bin/true, never cached", { inputs: 1, outputs: 0 }),
-  execute("execute-inputs", "1,000 unchanged input files", { inputs: 1000, outputs: 0 }),
-  execute("execute-outputs", "100 output files", { inputs: 1, outputs: 100 }),
+  ...HTTP_SCENARIOS,
+  ...EXECUTE_SCENARIOS,
 ];
 
 function fixed(call: PreparedCall): Load {
   return { unitsPerCall: 1, next: () => call };
-}
-
-function findMissing(
-  name: string,
-  what: string,
-  { perCall, hitShare }: { perCall: number; hitShare: number },
-): Scenario {
-  return {
-    name,
-    question: `How fast is FindMissingBlobs with ${what}?`,
-    unit: "digests",
-    prepare: async (setup) => {
-      const present = Array.from({ length: Math.ceil(WORKING_SET * hitShare) }, () => setup.blob(40));
-      await setup.store(present);
-      // Consecutive calls overlap by nothing and the working set repeats: what a build asks is asked by the next one.
-      const digests = shuffled(
-        [
-          ...present.map(({ digest }) => digest),
-          ...Array.from({ length: WORKING_SET - present.length }, () => setup.absent(40)),
-        ],
-        setup,
-      );
-      const calls = chunked(digests, perCall)
-        .slice(0, 2000)
-        .map((blobDigests) => prepare(Cas.methods.FindMissingBlobs, { instanceName: setup.instanceName, blobDigests }));
-      return { unitsPerCall: perCall, next: cycle(calls) };
-    },
-  };
 }
 
 function read(
@@ -254,13 +204,15 @@ function read(
     prepare: async (setup) => {
       const blobs = Array.from({ length: count }, () => setup.blob(sizeBytes));
       await setup.store(blobs);
-      const calls = blobs.map(({ digest }) =>
-        prepare(ByteStream.methods.Read, {
+      const unitsPerCall = sizeBytes - (options.offset ?? 0);
+      const calls = blobs.map(({ digest }) => ({
+        ...prepare(ByteStream.methods.Read, {
           resourceName: setup.readName(digest, options.compressor),
           readOffset: options.offset,
         }),
-      );
-      return { unitsPerCall: sizeBytes - (options.offset ?? 0), next: cycle(calls) };
+        leastBytes: options.compressor === undefined ? unitsPerCall : 1,
+      }));
+      return { unitsPerCall, next: cycle(calls) };
     },
   };
 }
@@ -293,65 +245,8 @@ function tree(name: string, what: string, make: (setup: LoadSetup) => Promise<Bl
   };
 }
 
-function execute(name: string, what: string, { inputs, outputs }: { inputs: number; outputs: number }): Scenario {
-  return {
-    name,
-    question: `How many actions a second: ${what}?`,
-    unit: "actions",
-    shape: { connections: 1, depth: 8 },
-    prepare: async (setup) => {
-      const files = Array.from({ length: inputs }, (_, index) => ({
-        name: `f${String(index).padStart(4, "0")}`,
-        blob: setup.blob(100),
-      }));
-      await setup.store(files.map(({ blob }) => blob));
-      const inputRootDigest = await setup.storeMessage(Directory, {
-        files: files.map(({ name: file, blob }) => ({ name: file, digest: blob.digest })),
-      });
-      const outputPaths = Array.from({ length: outputs }, (_, index) => `o${String(index).padStart(3, "0")}`);
-      const script =
-        outputs === 0 ? ["/bin/true"] : ["/bin/sh", "-c", `for n in ${outputPaths.join(" ")}; do echo $n > $n; done`];
-      const properties = [...setup.platform].map(([property, value]) => ({ name: property, value }));
-      const commandDigest = await setup.storeMessage(Command, {
-        arguments: script,
-        outputPaths,
-        environmentVariables: [{ name: "PATH", value: "/usr/bin:/bin" }],
-      });
-      // The salts are made and stored beforehand: a call is Execute alone.
-      const actions = Array.from({ length: 3000 }, () =>
-        setup.blobOf(
-          Action.encode({
-            commandDigest,
-            inputRootDigest,
-            salt: setup.random.bytes(12),
-            doNotCache: true,
-            platform: { properties },
-          }),
-        ),
-      );
-      await setup.store(actions);
-      return {
-        unitsPerCall: 1,
-        next: cycle(
-          actions.map(({ digest }) =>
-            prepare(Execution.methods.Execute, { instanceName: setup.instanceName, actionDigest: digest }),
-          ),
-        ),
-      };
-    },
-  };
-}
-
 function chunked<T>(items: readonly T[], size: number): T[][] {
   return Array.from({ length: Math.floor(items.length / size) }, (_, index) =>
     items.slice(index * size, (index + 1) * size),
   );
-}
-
-function shuffled<T>(items: T[], setup: LoadSetup): T[] {
-  for (let index = items.length - 1; index > 0; index--) {
-    const other = setup.random.below(index + 1);
-    [items[index], items[other]] = [items[other]!, items[index]!];
-  }
-  return items;
 }

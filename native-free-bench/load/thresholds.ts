@@ -29,7 +29,9 @@ export interface Threshold {
 
 export function parseThreshold(text: string): Threshold {
   const match =
-    /^\s*([\w-]+)\.([\w-]+)\.([\w]+)\s*(<=|>=|<|>)\s*(?:([\d.]+)(?:\s*\*\s*([\w-]+))?|([A-Za-z][\w-]*))\s*$/.exec(text);
+    /^\s*([\w-]+)\.([\w@-]+)\.([\w]+)\s*(<=|>=|<|>)\s*(?:([\d.]+)(?:\s*\*\s*([\w-]+))?|([A-Za-z][\w-]*))\s*$/.exec(
+      text,
+    );
   const metric = match?.[3];
   if (match === null || metric === undefined || !(metric in METRICS)) {
     throw new UsageError(

@@ -7,67 +7,66 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { runsAsExecutable } from "../../src/base/self.ts";
-import { parseTarget, type Target } from "../client/target.ts";
+import { parseBenchTarget, type BenchTarget, type BenchTargetText } from "./bench-target.ts";
 import { Histogram } from "./histogram.ts";
-import { PreparedScenario, type Measurement, type MeasurementOptions } from "./measurement.ts";
-import type { Scenario } from "./scenarios.ts";
+import { PreparedScenario, type Measurement, type MeasurementOptions, type RunOptions } from "./measurement.ts";
+import type { ClientShape, Scenario } from "./scenario.ts";
 
 export interface WorkerTask {
   readonly scenario: string;
-  readonly target: string;
+  readonly target: BenchTargetText;
   readonly options: Omit<MeasurementOptions, "platform"> & {
     readonly platform: readonly (readonly [string, string])[];
   };
 }
 
 export interface MeasuringSession {
-  run(pid: number | undefined): Promise<Measurement>;
+  run(options: RunOptions): Promise<Measurement>;
+  close(): void;
 }
 
 export async function measureInProcesses(
   scenario: Scenario,
-  target: Target,
-  plan: { options: MeasurementOptions; processes: number },
+  target: BenchTarget,
+  plan: { options: MeasurementOptions; processes: number; signal: AbortSignal | undefined },
 ): Promise<MeasuringSession> {
-  const own = await PreparedScenario.create(scenario, target, plan.options);
-  if (plan.processes === 1) return { run: async (pid) => await own.run(pid) };
+  const others: WorkerHandle[] = [];
+  const close = (): void => others.forEach((worker) => worker.end());
   // Rates are divided, connections and depth are per process.
-  const ratePerSecond =
-    plan.options.ratePerSecond === undefined ? undefined : plan.options.ratePerSecond / plan.processes;
-  return {
-    run: async (pid) => {
-      const others = await Promise.all(
-        Array.from({ length: plan.processes - 1 }, async (_, index) => {
-          const options = {
-            ...plan.options,
-            ratePerSecond,
-            seed: plan.options.seed + index + 1,
-            platform: [...plan.options.platform],
-          };
-          return await WorkerHandle.start({ scenario: scenario.name, target: target.text, options });
-        }),
+  const { ratePerSecond } = plan.options;
+  const options = {
+    ...plan.options,
+    ratePerSecond: ratePerSecond === undefined ? undefined : ratePerSecond / plan.processes,
+  };
+  const own = await PreparedScenario.create(scenario, target, { ...options, signal: plan.signal });
+  try {
+    for (let index = 1; index < plan.processes; index++) {
+      const otherOptions = { ...options, seed: options.seed + index, platform: [...options.platform] };
+      others.push(
+        await WorkerHandle.start({ scenario: scenario.name, target: target.text, options: otherOptions }, plan.signal),
       );
-      try {
-        return sum(await Promise.all([own.run(pid), ...others.map(async (worker) => await worker.run())]));
-      } finally {
-        for (const worker of others) worker.end();
-      }
-    },
+    }
+  } catch (error) {
+    close();
+    throw error;
+  }
+  return {
+    close,
+    run: async (run) =>
+      sum(await Promise.all([own.run(run), ...others.map(async (worker) => await worker.run(run.shape))])),
   };
 }
 
 /** The other side: what a worker process does. */
 export async function runWorkerProcess(task: WorkerTask, scenarios: readonly Scenario[]): Promise<number> {
   const scenario = scenarios.find(({ name }) => name === task.scenario)!;
-  const options = {
-    ...task.options,
-    ratePerSecond: task.options.ratePerSecond,
-    platform: new Map(task.options.platform),
-  };
-  const prepared = await PreparedScenario.create(scenario, parseTarget(task.target), options);
+  const options = { ...task.options, platform: new Map(task.options.platform) };
+  const prepared = await PreparedScenario.create(scenario, parseBenchTarget(task.target), options);
   process.stdout.write("ready\n");
-  for await (const _line of createInterface(process.stdin))
-    process.stdout.write(`${JSON.stringify(await prepared.run())}\n`);
+  for await (const line of createInterface(process.stdin)) {
+    const run = JSON.parse(line) as RunOptions;
+    process.stdout.write(`${JSON.stringify(await prepared.run(run))}\n`);
+  }
   return 0;
 }
 
@@ -80,18 +79,26 @@ class WorkerHandle {
     this.#lines = createInterface(child.stdout!)[Symbol.asyncIterator]();
   }
 
-  static async start(task: WorkerTask): Promise<WorkerHandle> {
+  /** `signal` ends the process, whatever it does. */
+  static async start(task: WorkerTask, signal: AbortSignal | undefined): Promise<WorkerHandle> {
     const program = runsAsExecutable ? [] : [fileURLToPath(new URL("../main.ts", import.meta.url))];
     const child = spawn(process.execPath, [...program, "bench", "--worker-task", JSON.stringify(task)], {
       stdio: ["pipe", "pipe", "inherit"],
+      ...(signal === undefined ? {} : { signal }),
+      // An interrupt of the terminal is for the parent.
+      detached: true,
     });
+    // Killed by the signal: reading its output says so.
+    child.on("error", () => undefined);
+    child.stdin.on("error", () => undefined);
     const handle = new WorkerHandle(child);
     await handle.#read();
     return handle;
   }
 
-  async run(): Promise<Measurement> {
-    this.#child.stdin!.write("run\n");
+  async run(shape: ClientShape | undefined): Promise<Measurement> {
+    const options: RunOptions = { shape };
+    this.#child.stdin!.write(`${JSON.stringify(options)}\n`);
     const result = JSON.parse(await this.#read()) as Measurement;
     return { ...result, latency: Histogram.fromJSON(result.latency as unknown as ReturnType<Histogram["toJSON"]>) };
   }
@@ -124,6 +131,9 @@ function sum(parts: readonly Measurement[]): Measurement {
     latency,
     timeline: first.timeline.map((count, slot) => rest.reduce((all, part) => all + (part.timeline[slot] ?? 0), count)),
     failure: parts.find(({ failure }) => failure !== undefined)?.failure,
+    firstError: parts.find(({ firstError }) => firstError !== undefined)?.firstError,
+    generatorBusy:
+      first.generatorBusy === undefined ? undefined : Math.max(...parts.map(({ generatorBusy = 0 }) => generatorBusy)),
     cpuMicrosecondsPerCall: scale(
       first.cpuMicrosecondsPerCall,
       first.calls,

@@ -174,6 +174,8 @@ describe("reports", () => {
       latency,
       timeline: [1, 2],
       failure: undefined,
+      firstError: undefined,
+      generatorBusy: undefined,
       unitsPerCall: 10,
       cpuMicrosecondsPerCall: undefined,
       residentBytes: undefined,
