@@ -7,6 +7,7 @@
 
 import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
 import type { BlobReader, BlobStore } from "../cas/blob-store.ts";
+import { currentLease, withLease, withLeaseAcrossWaits } from "../cas/lease-context.ts";
 import { walkTree } from "../cas/tree-walk.ts";
 import { Code, StatusError } from "../base/status.ts";
 import { isEmptyDigest, type Digest, type DigestFunction } from "../digest/digest.ts";
@@ -47,13 +48,14 @@ export class CompletenessCheckingActionCache implements ActionCache {
   }
 
   async get(key: ActionKey): Promise<Uint8Array | undefined> {
+    const lease = currentLease();
     try {
       const result = await this.#inner.get(key);
       if (result === undefined) {
         this.#misses.add();
         return undefined;
       }
-      await assertComplete(this.#blobs, result, key.fn);
+      await withLease(lease, () => assertComplete(this.#blobs, result, key.fn));
       this.#hits.add();
       return result;
     } catch (error) {
@@ -84,6 +86,7 @@ function meansIncomplete(error: unknown): boolean {
 
 /** Throws what `meansIncomplete` knows. Files come first: one look-up in memory decides most misses. */
 async function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFunction): Promise<void> {
+  const lease = currentLease();
   const { value, present } = checkAtOnce(blobs, fn, (batch) => readResultReferences(result, fn, batch));
   if (present !== undefined) await present;
   const { trees, rootDirectories } = value;
@@ -104,7 +107,8 @@ async function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFu
       });
     }
   };
-  await Promise.all(Array.from({ length: Math.min(PARALLEL_TREES, steps.length) }, worker));
+  const workers = Math.min(PARALLEL_TREES, steps.length);
+  await withLeaseAcrossWaits(lease, () => Promise.all(Array.from({ length: workers }, worker)));
 }
 
 /**

@@ -122,6 +122,11 @@ export class BlobIndex {
     }
   }
 
+  /** Replaces the number of each lease; 2 ns an entry, for which the event loop waits. */
+  renumberLeases(numbers: Uint16Array): void {
+    for (const segment of [...this.#current.segments, ...(this.#next?.segments ?? [])]) segment.renumberLeases(numbers);
+  }
+
   #part(word: number, parts: number): number {
     return Math.floor((spread(word, this.#seed) / LOW) * parts);
   }

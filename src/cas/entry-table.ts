@@ -7,10 +7,13 @@
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { KeyValueOperation, KeyValueStore } from "../kv/key-value-store.ts";
+import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { wordsToHex, WORDS_PER_HASH } from "../digest/digest-batch.ts";
 import { AccessClock } from "./access-clock.ts";
 import { BlobIndex, IndexFlag } from "./blob-index.ts";
 import { MAX_40_BIT } from "./index-segment.ts";
+import { Invocations } from "./invocations.ts";
+import { currentLease, NO_LEASE } from "./lease-context.ts";
 import {
   checksumsKey,
   dataKey,
@@ -40,6 +43,10 @@ export interface EntryTableOptions {
   readonly store: KeyValueStore;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly metrics: MetricsRegistry;
+  /** How long what an invocation touched stays after its last call; 0 = no leases. */
+  readonly leaseMs: number;
+  readonly leaseBudgetBytes: number;
 }
 
 /** The hash of an entry: 8 words at `offset`. */
@@ -54,6 +61,7 @@ export class EntryTable {
   readonly #store: KeyValueStore;
   readonly #logger: Logger;
   readonly accessClock: AccessClock;
+  readonly invocations: Invocations;
   #nextPlace = 0;
   #placesEnd = 0;
   #reservation: Promise<void> | undefined;
@@ -69,6 +77,13 @@ export class EntryTable {
     this.#store = options.store;
     this.#logger = options.logger;
     this.accessClock = new AccessClock(options.clock);
+    this.invocations = new Invocations({
+      clock: options.clock,
+      leaseMs: options.leaseMs,
+      budgetBytes: options.leaseBudgetBytes,
+      renumber: (numbers) => this.index.renumberLeases(numbers),
+      metrics: options.metrics,
+    });
     const stored = options.store.get(NEXT_PLACE_KEY);
     this.#nextPlace = stored === undefined ? 1 : decodeNumber(stored);
   }
@@ -98,9 +113,10 @@ export class EntryTable {
     return this.#findOnDisk(kind, words, offset);
   }
 
-  /** Notes that the entry in `slot` of `index.at` was asked for at `tick`. */
-  touch(slot: number, tick: number): void {
+  /** Notes that the entry in `slot` of `index.at` was asked for at `tick`, for the invocation with number `lease`. */
+  touch(slot: number, tick: number, lease: number = currentLease()): void {
     const segment = this.index.at;
+    if (lease !== NO_LEASE && segment.leaseAt(slot) !== lease) this.#lease(slot, lease);
     if (segment.accessAt(slot) === tick) return;
     segment.setAccess(slot, tick);
     segment.setFlags(slot, segment.flagsAt(slot) | IndexFlag.REUSED | IndexFlag.TOUCHED);
@@ -193,13 +209,14 @@ export class EntryTable {
 
   #enter(name: EntryName, record: EntryRecord): void {
     if (!this.#loaded) this.#removedWhileLoading.delete(removedKey(name.kind, name.words, name.offset));
-    const slot = this.index.find(name.kind, name.words, name.offset);
-    if (slot < 0) {
-      this.#insert(name.kind, name.words, name.offset, record);
-      return;
+    const known = this.index.find(name.kind, name.words, name.offset);
+    const slot = known < 0 ? this.#insert(name.kind, name.words, name.offset, record) : known;
+    if (known >= 0) {
+      this.#account(slot, -1);
+      this.#fill(slot, record);
     }
-    this.#account(slot, -1);
-    this.#fill(slot, record);
+    const lease = currentLease();
+    if (lease !== NO_LEASE) this.#lease(slot, lease);
   }
 
   #leave(name: EntryName): void {
@@ -226,11 +243,22 @@ export class EntryTable {
     this.#account(slot, 1);
   }
 
+  #lease(slot: number, lease: number): void {
+    const segment = this.index.at;
+    const held = segment.leaseAt(slot);
+    const joined = held === NO_LEASE ? lease : this.invocations.join(held, lease);
+    if (joined === held) return;
+    const isFile = (segment.flagsAt(slot) & IndexFlag.FILE) !== 0;
+    this.invocations.move(held, joined, diskBytes(segment.sizeAt(slot), isFile));
+    segment.setLease(slot, joined);
+  }
+
   #account(slot: number, sign: 1 | -1): void {
     const segment = this.index.at;
     const isFile = (segment.flagsAt(slot) & IndexFlag.FILE) !== 0;
     const bytes = sign * diskBytes(segment.sizeAt(slot), isFile);
     this.#diskBytes += bytes;
+    this.invocations.move(NO_LEASE, segment.leaseAt(slot), bytes);
     if (!isFile) this.#inlineDiskBytes += bytes;
   }
 

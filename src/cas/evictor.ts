@@ -2,7 +2,7 @@
 //
 // One walk over the index adds up bytes by time of last access, which gives the time before which enough was last used;
 // a second walk evicts those. Both run in slices of at most 2 ms of the event loop. Entries that are pinned, being
-// written or leased are passed over.
+// written are passed over; leased ones (invocations.ts) do not count at all.
 
 import type { Clock } from "../base/clock.ts";
 import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
@@ -39,6 +39,8 @@ export interface EvictorOptions {
   readonly surplusBytes: () => number;
   /** Entries asked for after this access time stay, though uploads have to be refused. */
   readonly newestVictim: () => number;
+  /** Numbers of leases that hold, by number: their entries stay whatever their age. */
+  readonly leasedNumbers: () => Uint8Array;
   /** False for entries that must stay whatever their age. */
   readonly mayEvict: (victim: Victim) => boolean;
   /** Changes when something stops being pinned. */
@@ -57,6 +59,8 @@ export class Evictor {
   readonly #evictedEntries: Counter;
   readonly #evictedBytes: Counter;
   #running: Promise<void> | undefined;
+  /** As of the beginning of this eviction. */
+  #leased: Uint8Array = new Uint8Array(1);
   /** Where nothing was to be had a moment ago: a store full of things in use must not walk its index for every write. */
   readonly #barren = new Map<Pool, { readonly untilMs: number; readonly releases: number }>();
 
@@ -107,6 +111,7 @@ export class Evictor {
 
   async #evict(pool: Pool, wantedBytes: number): Promise<void> {
     const newest = this.#options.newestVictim();
+    this.#leased = this.#options.leasedNumbers();
     const releases = this.#options.releases();
     let excess = wantedBytes;
     let skipped = 0;
@@ -175,7 +180,7 @@ export class Evictor {
         let planned = freed;
         index.visit(step, (segment, slot) => {
           if (planned >= excess || victims.length === VICTIMS_PER_COMMIT) return;
-          if (!isChosen(segment.accessAt(slot)) || !isIn(pool, segment, slot)) return;
+          if (!isChosen(segment.accessAt(slot)) || !this.#isCandidate(pool, segment, slot)) return;
           const victim = victimAt(segment, slot);
           const bytes = diskBytes(victim.sizeBytes, victim.isFile);
           if (!mayEvict(victim)) {
@@ -204,12 +209,16 @@ export class Evictor {
     return bytes;
   }
 
+  #isCandidate(pool: Pool, segment: IndexSegment, slot: number): boolean {
+    return isIn(pool, segment, slot) && this.#leased[segment.leaseAt(slot)] !== 1;
+  }
+
   async #walk(pool: Pool, visitor: (segment: IndexSegment, slot: number) => void): Promise<void> {
     const { index } = this.#options;
     let sliceEndMs = performance.now() + SLICE_MS;
     for (let step = 0; step < index.walkLength; step++) {
       index.visit(step, (segment, slot) => {
-        if (isIn(pool, segment, slot)) visitor(segment, slot);
+        if (this.#isCandidate(pool, segment, slot)) visitor(segment, slot);
       });
       if (performance.now() < sliceEndMs) continue;
       await breathe();

@@ -137,6 +137,20 @@ export class IndexSegment {
     this.#words[slot * WORDS_PER_SLOT + ACCESS] = access;
   }
 
+  /** The number of the invocations that hold the entry; 0 = none. */
+  leaseAt(slot: number): number {
+    return this.#leases[slot] as number;
+  }
+
+  setLease(slot: number, lease: number): void {
+    this.#leases[slot] = lease;
+  }
+
+  /** Replaces each number by the one at its place in `numbers`. */
+  renumberLeases(numbers: Uint16Array): void {
+    for (let slot = 0; slot < this.slots; slot++) this.#leases[slot] = numbers[this.#leases[slot] as number] ?? 0;
+  }
+
   setSizeAndPlace(slot: number, sizeBytes: number, place: number): void {
     const at = slot * WORDS_PER_SLOT;
     const high = (Math.floor(place / LOW) << 8) | Math.floor(sizeBytes / LOW);

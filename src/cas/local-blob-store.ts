@@ -23,6 +23,7 @@ import { takeFile } from "./file-intake.ts";
 import { FileReader } from "./file-reader.ts";
 import { INLINE_LIMIT_BYTES } from "./inline-limit.ts";
 import { Intake, IntakeMemory, type Received } from "./intake.ts";
+import { currentLease } from "./lease-context.ts";
 import { LocalUpload } from "./local-upload.ts";
 import { MemoryReader } from "./memory-reader.ts";
 import { MissingSet } from "./missing-set.ts";
@@ -60,13 +61,14 @@ export class LocalBlobStore implements BlobStore {
     const { index } = table;
     const { words, sizesBytes, count, fn } = batch;
     const tick = table.accessClock.now();
+    const lease = currentLease();
     const missing = this.#missing;
     missing.begin(count);
     for (let position = 0; position < count; position++) {
       const offset = position * WORDS_PER_HASH;
       const sizeBytes = sizesBytes[position] as number;
       const slot = table.find(fn, words, offset);
-      if (slot >= 0 && index.at.sizeAt(slot) === sizeBytes) table.touch(slot, tick);
+      if (slot >= 0 && index.at.sizeAt(slot) === sizeBytes) table.touch(slot, tick, lease);
       else if (sizeBytes !== 0) missing.add(words, sizesBytes, position);
     }
     return missing.end();

@@ -18,6 +18,7 @@ import { checkDataVersion } from "./data-version.ts";
 import { adoptFiles, isAdoptionPending, requestAdoption } from "./file-adoption.ts";
 import { FileStore } from "./file-store.ts";
 import { markCleanStop, markServing, openIndex, SERVING_AFTER_MS } from "./index-recovery.ts";
+import { NO_LEASE } from "./lease-context.ts";
 import { LocalBlobStore } from "./local-blob-store.ts";
 import { LocalOpaqueStore } from "./local-opaque-store.ts";
 import { LocalValueStore } from "./local-value-store.ts";
@@ -41,6 +42,8 @@ export interface StorageOptions {
   readonly metrics: MetricsRegistry;
   /** Entries asked for within this time are not evicted; uploads are refused instead. */
   readonly protectRecentMs?: number;
+  /** How long what an invocation touched stays after its last call; 0 or absent = no leases. */
+  readonly leaseMs?: number;
   /** What small uploads under way may keep in memory. */
   readonly intakeMemoryBytes?: number;
   /** Ingest threads; the number of cores when left out. */
@@ -58,6 +61,8 @@ export interface StorageStats {
 }
 
 export interface Storage {
+  /** Notes a call of the invocation and returns its number for lease-context.ts. */
+  noteCall(invocation: string): number;
   readonly blobs: BlobStore;
   readonly opaque: OpaqueStore;
   /** What `StoredActionCache` of action-cache/ keeps its records in. */
@@ -102,6 +107,7 @@ function openMemoryStorage(options: StorageOptions): Storage {
   });
   registerGauges(options.metrics, stats);
   return {
+    noteCall: () => NO_LEASE,
     blobs,
     opaque,
     values,
@@ -141,6 +147,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     guard,
     maxSizeBytes: options.maxSizeBytes,
     protectRecentMs: options.protectRecentMs ?? DEFAULT_PROTECT_RECENT_MS,
+    leaseMs: options.leaseMs ?? 0,
     indexFilePath,
     indexMapBytes: store.mapSizeBytes,
     clock,
@@ -189,6 +196,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     await markCleanStop(dataDir);
   };
   return {
+    noteCall: (invocation) => core.table.invocations.noteCall(invocation),
     blobs,
     opaque,
     values,

@@ -19,6 +19,9 @@ import { NameLocks } from "./name-locks.ts";
 import { Pins } from "./pins.ts";
 import { noRoom, type SpaceGuard } from "./space-guard.ts";
 
+/** Of the size limit, for blobs that invocations hold: the other half keeps everybody else working. */
+const LEASED_SHARE = 0.5;
+
 export interface StoreCoreOptions {
   readonly store: KeyValueStore;
   readonly files: FileStore;
@@ -31,6 +34,8 @@ export interface StoreCoreOptions {
   readonly indexMapBytes: number;
   /** Entries asked for within this time are not evicted; uploads are refused instead. */
   readonly protectRecentMs: number;
+  /** How long what an invocation touched stays after its last call; 0 = no leases. */
+  readonly leaseMs: number;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: MetricsRegistry;
@@ -53,7 +58,7 @@ export class StoreCore {
   #uploadingBytes = 0;
 
   constructor(options: StoreCoreOptions) {
-    this.table = new EntryTable(options);
+    this.table = new EntryTable({ ...options, leaseBudgetBytes: options.maxSizeBytes * LEASED_SHARE });
     this.files = options.files;
     this.ingest = options.ingest;
     this.clock = options.clock;
@@ -77,6 +82,7 @@ export class StoreCore {
       excessBytes: (pool, bytes) => this.#budget.excessBytes(pool, bytes),
       surplusBytes: () => this.#budget.surplusBytes(),
       newestVictim: () => this.table.accessClock.now() - Math.ceil(options.protectRecentMs / TICK_MS),
+      leasedNumbers: () => this.table.invocations.leasedNumbers(),
       mayEvict: (victim) => this.#mayEvict(victim),
       releases: () => this.pins.releases,
       clock: options.clock,
@@ -164,6 +170,10 @@ export class StoreCore {
     this.#guard.assertRoom();
   }
 
+  #isFree(lease: number, victim: Victim): boolean {
+    return !this.table.invocations.isLeased(lease) && this.#mayEvict(victim);
+  }
+
   #mayEvict(victim: Victim): boolean {
     if (!this.table.isLoaded) return false;
     const hash = wordsToHex(victim.words, 0);
@@ -175,7 +185,7 @@ export class StoreCore {
     const { index } = this.table;
     const chosen = victims.filter((victim) => {
       const slot = index.find(victim.kind, victim.words, 0);
-      return slot >= 0 && index.at.accessAt(slot) <= cutoff && this.#mayEvict(victim);
+      return slot >= 0 && index.at.accessAt(slot) <= cutoff && this.#isFree(index.at.leaseAt(slot), victim);
     });
     if (chosen.length > 0) await this.removeEntries(chosen);
     return chosen;

@@ -15,6 +15,7 @@ import { takeActivatedSockets } from "./socket-activation.ts";
 type Environment = Record<string, string | undefined>;
 type Values = FlagValues<typeof SERVE_FLAGS>;
 
+const HOUR_MS = 3_600_000;
 const DAY_MS = 86_400_000;
 const MIB = 1024 * 1024;
 const DEFAULT_LISTEN: ListenAddress = { kind: "tcp", host: "127.0.0.1", port: 8980 };
@@ -42,6 +43,7 @@ export function readServeArguments(args: readonly string[], environment: Environ
       portFile: values.portFile[0],
       dataDir,
       maxSizeBytes: resolveMaxSize(maxSize, dataDir),
+      leaseMs: values.leaseMs[0] ?? HOUR_MS,
       ...resolveExecution(values, dataDir),
       bwrapPath: values.bwrapPath[0],
       platform: readPlatform(values),

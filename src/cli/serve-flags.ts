@@ -33,7 +33,7 @@ export const SERVE_FLAGS = {
   portFile: flag({
     name: "port-file",
     placeholder: "PATH",
-    help: "File to write once all addresses accept, one per line, in the order of --listen",
+    help: "File to write once all addresses accept, one a line, in the order of --listen",
     accepts: "a path",
     parse: parsePath,
   }),
@@ -52,6 +52,14 @@ export const SERVE_FLAGS = {
     defaultText: "10%",
     accepts: `${SIZE}, or a share such as 10%`,
     parse: parseSizeLimit,
+  }),
+  leaseMs: flag({
+    name: "lease",
+    placeholder: "TIME",
+    help: "How long what a build touched is kept, within half of the store",
+    defaultText: "1h",
+    accepts: DURATION,
+    parse: parseDurationMs,
   }),
   slots: flag({
     name: "slots",
@@ -154,7 +162,7 @@ export const SERVE_FLAGS = {
   maxLogBytes: flag({
     name: "max-log-bytes",
     placeholder: "SIZE",
-    help: "stdout and stderr of an action together; more ends it with RESOURCE_EXHAUSTED",
+    help: "stdout and stderr of an action; more ends it with RESOURCE_EXHAUSTED",
     defaultText: "64MiB",
     accepts: SIZE,
     parse: parsePositiveSize,

@@ -22,6 +22,7 @@ import { Scheduler } from "../scheduler/scheduler.ts";
 import { createCapabilitiesService } from "../services/capabilities.ts";
 import { createContentAddressableStorageService } from "../services/content-addressable-storage.ts";
 import { createHealthService, HealthState } from "../services/health.ts";
+import { leaseCalls, leaseRequests } from "../services/invocation-leases.ts";
 import { PartialUploads } from "../services/partial-uploads.ts";
 import { createExecutionService } from "../services/execution.ts";
 import { createOperationsService } from "../services/operations.ts";
@@ -59,7 +60,7 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
   const clock = systemClock;
   const { dataDir, maxSizeBytes } = config;
   const [storage, runner] = await settleBoth(
-    openStorage({ dataDir, maxSizeBytes, clock, logger, metrics }).then((opened) => {
+    openStorage({ dataDir, maxSizeBytes, leaseMs: config.leaseMs, clock, logger, metrics }).then((opened) => {
       cleanup.defer(() => opened.close());
       return opened;
     }),
@@ -111,8 +112,8 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
     gitCommit: buildInfo.commit ?? "",
   });
   const transport = createServerTransport({
-    services,
-    http1,
+    services: leaseCalls(services, storage.noteCall),
+    http1: leaseRequests(http1, storage.noteCall),
     defaultMaxRequestBytes: DEFAULT_MAX_REQUEST_BYTES,
     logger,
     metrics,

@@ -10,6 +10,8 @@ export interface ServerConfig {
   /** Absolute; `:memory:` keeps everything in memory. */
   readonly dataDir: string;
   readonly maxSizeBytes: number;
+  /** How long what an invocation touched is kept after its last call; 0: no longer than anything else. */
+  readonly leaseMs: number;
   /** Actions at once; 0 = cache only. */
   readonly slots: number;
   /** auto: cache only when no sandbox works; require: refuse to start then; none: run actions unprotected. */

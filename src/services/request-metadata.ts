@@ -23,6 +23,11 @@ export interface RequestInfo {
   readonly configurationId: string | undefined;
 }
 
+/** The header as it was sent: calls with the same text belong to the same invocation. */
+export function requestMetadataText(call: Call): string | undefined {
+  return call.metadata(HEADER) ?? call.metadata(SHORT_HEADER);
+}
+
 /** Undefined when the client sent no header, or one that is not a RequestMetadata. */
 export function requestInfo(call: Call): RequestInfo | undefined {
   const bytes = call.binaryMetadata(HEADER) ?? call.binaryMetadata(SHORT_HEADER);

@@ -1,0 +1,184 @@
+// The table of invocations: who has a lease on blobs, until when, and on how many bytes.
+//
+// An invocation's lease ends some time after its last call. A blob's slot names one number; a blob that several live
+// invocations touched names a number that stands for all of them, so it stays until the last of them ends. Leases are
+// granted within a budget: above it the one whose last call is the longest ago is broken, and counted.
+//
+// Invariant: numbers are below 2^16 and in use by slots until renumber(), which gives those alive new ones.
+
+import type { Clock } from "../base/clock.ts";
+import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
+import { NO_LEASE } from "./lease-context.ts";
+
+const MAX_NUMBER = 2 ** 16 - 1;
+/** Of more alive ones, those noted last keep their lease when numbers are given anew: that must gain something. */
+const MAX_ALIVE = 32_768;
+/** Members of a group; of more, those that called last count. */
+const MAX_MEMBERS = 8;
+
+export interface InvocationsOptions {
+  readonly clock: Clock;
+  /** How long a lease lasts after the last call; 0 = no leases. */
+  readonly leaseMs: number;
+  /** What leased blobs may take on disk, all together. */
+  readonly budgetBytes: number;
+  /** Replaces the numbers in all slots; called when they are used up. */
+  readonly renumber: (numbers: Uint16Array) => void;
+  readonly metrics: MetricsRegistry;
+}
+
+interface Invocation {
+  /** Undefined for a group. */
+  readonly key: string | undefined;
+  /** Numbers of single invocations; its own for one. */
+  readonly members: readonly number[];
+  lastCallMs: number;
+  isBroken: boolean;
+  /** On disk, of the blobs whose slot has this number. */
+  bytes: number;
+}
+
+export class Invocations {
+  readonly #options: InvocationsOptions;
+  readonly #broken: Counter;
+  readonly #numbers = new Map<string, number>();
+  /** By their members. */
+  readonly #groups = new Map<string, number>();
+  #table: (Invocation | undefined)[] = [undefined];
+
+  constructor(options: InvocationsOptions) {
+    this.#options = options;
+    this.#broken = options.metrics.counter(
+      "ledge_leases_broken_total",
+      "Invocations whose blobs may be evicted before their lease ended, because leased blobs were above their budget",
+    );
+    options.metrics.gauge("ledge_leases", "Invocations with a lease on blobs", () => this.#countAlive());
+    options.metrics.gauge("ledge_leased_bytes", "Bytes on disk that are leased", () => this.#leasedBytes());
+  }
+
+  /** Notes a call and returns the number for what it touches. */
+  noteCall(key: string): number {
+    const { clock, leaseMs } = this.#options;
+    if (leaseMs === 0) return NO_LEASE;
+    const nowMs = clock.monotonicMs();
+    const number = this.#numbers.get(key);
+    const known = number === undefined ? undefined : this.#table[number];
+    if (number === undefined || known === undefined) return this.#add({ key, lastCallMs: nowMs });
+    // A lease that ended and begins again is a new one.
+    if (known.isBroken && nowMs - known.lastCallMs > leaseMs) known.isBroken = false;
+    known.lastCallMs = nowMs;
+    return number;
+  }
+
+  /** The number for a blob that has `held` and is touched by `toucher`. */
+  join(held: number, toucher: number): number {
+    const now = this.#table[toucher];
+    const before = this.#table[held];
+    if (now === undefined || before === undefined || !this.isLeased(held)) return toucher;
+    if (before.members.includes(toucher)) return held;
+    const others = before.members.filter((member) => this.isLeased(member));
+    const latest = others.toSorted((a, b) => this.#lastCallMs(b) - this.#lastCallMs(a)).slice(0, MAX_MEMBERS - 1);
+    return this.#group([...latest, toucher].toSorted((a, b) => a - b)) ?? toucher;
+  }
+
+  /** Accounts for a blob of so many bytes on disk whose slot changes from one number to the other. */
+  move(from: number, to: number, bytes: number): void {
+    const [source, target] = [this.#table[from], this.#table[to]];
+    if (source !== undefined) source.bytes -= bytes;
+    if (target !== undefined) target.bytes += bytes;
+  }
+
+  isLeased(number: number): boolean {
+    const invocation = this.#table[number];
+    if (invocation === undefined) return false;
+    if (invocation.key === undefined) return invocation.members.some((member) => this.isLeased(member));
+    const { clock, leaseMs } = this.#options;
+    return !invocation.isBroken && clock.monotonicMs() - invocation.lastCallMs <= leaseMs;
+  }
+
+  /** Which numbers are leased, by number; breaks leases above the budget first. For a walk over many slots. */
+  leasedNumbers(): Uint8Array {
+    this.#keepBudget();
+    return Uint8Array.from(this.#table, (_, number) => (this.isLeased(number) ? 1 : 0));
+  }
+
+  #keepBudget(): void {
+    const { budgetBytes } = this.#options;
+    if (this.#leasedBytes() <= budgetBytes) return;
+    const alive = [...this.#table.keys()].filter((number) => this.#isSingle(number) && this.isLeased(number));
+    const oldestFirst = alive.toSorted((a, b) => this.#lastCallMs(a) - this.#lastCallMs(b));
+    // One by one, and by eighths of what was broken already when they are many: each look at the sum walks the table.
+    for (let done = 0; done < oldestFirst.length && this.#leasedBytes() > budgetBytes;) {
+      for (const end = Math.min(oldestFirst.length, done + 1 + (done >>> 3)); done < end; done++) {
+        (this.#table[oldestFirst[done] as number] as Invocation).isBroken = true;
+        this.#broken.add();
+      }
+    }
+  }
+
+  #leasedBytes(): number {
+    let bytes = 0;
+    for (const [number, invocation] of this.#table.entries()) {
+      if (invocation !== undefined && invocation.bytes > 0 && this.isLeased(number)) bytes += invocation.bytes;
+    }
+    return bytes;
+  }
+
+  #countAlive(): number {
+    let count = 0;
+    for (const number of this.#numbers.values()) if (this.isLeased(number)) count++;
+    return count;
+  }
+
+  #lastCallMs(number: number): number {
+    return this.#table[number]?.lastCallMs ?? 0;
+  }
+
+  #isSingle(number: number): boolean {
+    return this.#table[number]?.key !== undefined;
+  }
+
+  #group(members: readonly number[]): number | undefined {
+    const name = members.join();
+    const known = this.#groups.get(name);
+    if (known !== undefined) return known;
+    // Renumbering here would change the numbers that the caller holds; a later call makes room.
+    if (this.#table.length > MAX_NUMBER) return undefined;
+    const number = this.#table.push({ key: undefined, members, lastCallMs: 0, isBroken: false, bytes: 0 }) - 1;
+    this.#groups.set(name, number);
+    return number;
+  }
+
+  #add({ key, lastCallMs }: { readonly key: string; readonly lastCallMs: number }): number {
+    if (this.#table.length > MAX_NUMBER) this.#renumber();
+    const number = this.#table.length;
+    this.#table.push({ key, members: [number], lastCallMs, isBroken: false, bytes: 0 });
+    this.#numbers.set(key, number);
+    return number;
+  }
+
+  /** Forgets what has ended. Numbers of open streams that outlive this may name another invocation: a lease too many. */
+  #renumber(): void {
+    const old = this.#table;
+    const numbers = new Uint16Array(old.length);
+    const alive = [...old.keys()].filter((number) => this.isLeased(number));
+    const singles = alive.filter((number) => this.#isSingle(number)).slice(-MAX_ALIVE);
+    for (const [index, number] of singles.entries()) numbers[number] = index + 1;
+    this.#numbers.clear();
+    this.#groups.clear();
+    this.#table = [undefined];
+    for (const number of singles) {
+      const invocation = old[number] as Invocation;
+      this.#numbers.set(invocation.key as string, this.#table.length);
+      this.#table.push({ ...invocation, members: [this.#table.length] });
+    }
+    for (const number of alive.filter((candidate) => old[candidate]?.key === undefined)) {
+      const { members, bytes } = old[number] as Invocation;
+      const kept = members.map((member) => numbers[member] as number).filter((member) => member !== NO_LEASE);
+      const target = kept.length === 1 ? (kept[0] as number) : (this.#group(kept) ?? (kept[0] as number));
+      numbers[number] = target;
+      (this.#table[target] as Invocation).bytes += bytes;
+    }
+    this.#options.renumber(numbers);
+  }
+}
