@@ -62,7 +62,7 @@ export interface StorageStats {
 
 export interface Storage {
   /** Notes a call of the invocation and returns its number for lease-context.ts. */
-  noteCall(invocation: string): number;
+  readonly noteCall: (invocation: string) => number;
   readonly blobs: BlobStore;
   readonly opaque: OpaqueStore;
   /** What `StoredActionCache` of action-cache/ keeps its records in. */
