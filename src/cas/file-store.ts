@@ -25,8 +25,14 @@ const MAX_FILE_CALLS = 12;
 /** A quarter of the folders of one digest function, and few beside a limit of 1,024 open files. */
 const MAX_OPEN_DIRECTORIES = 64;
 
+/** Files that wait to be synced, of a lazy store; a slow disk makes writers wait from here on. */
+const MAX_LATER_SYNCS = 1024;
+
 /** Damaged files kept for somebody to look into; further ones are removed, since the disk may be dying. */
 const MAX_QUARANTINED_FILES = 64;
+
+/** sync: what was acknowledged is on the disk; lazy: it soon will be, and a crash loses whole blobs of the last seconds. */
+export type Durability = "sync" | "lazy";
 
 export class FileStore {
   readonly #temporaryDirectory: string;
@@ -38,17 +44,21 @@ export class FileStore {
   readonly #openDirectories = new Map<string, FileHandle>();
   /** Files on their way out: a commit of the same name waits, or the unlink would take the new file. */
   readonly #unlinks = new Map<string, Promise<void>>();
+  /** Of a lazy store; the key-value store commits behind them, and takes no more while many wait. */
+  readonly #laterSyncs = new Set<Promise<void>>();
+  readonly #isLazy: boolean;
   #nextTemporary = 1;
 
-  private constructor(dataDirectory: string) {
+  private constructor(dataDirectory: string, durability: Durability) {
+    this.#isLazy = durability === "lazy";
     this.#temporaryDirectory = join(dataDirectory, "tmp");
     this.#filesDirectory = join(dataDirectory, "files");
     this.#quarantineDirectory = join(dataDirectory, "quarantine");
   }
 
   /** Makes the folders and removes what a killed process was writing. */
-  static async open(dataDirectory: string): Promise<FileStore> {
-    const store = new FileStore(dataDirectory);
+  static async open(dataDirectory: string, durability: Durability = "sync"): Promise<FileStore> {
+    const store = new FileStore(dataDirectory, durability);
     rmSync(store.#temporaryDirectory, { recursive: true, force: true });
     mkdirSync(store.#temporaryDirectory, { mode: 0o700 });
     for (const fn of DIGEST_FUNCTIONS) {
@@ -72,17 +82,23 @@ export class FileStore {
     return join(this.#directoryOf(fn, hash), hash);
   }
 
-  /** Makes the temporary file, read-only already, the blob's file; durable once it resolves. */
+  /** Makes the temporary file, read-only already, the blob's file; durable once it resolves, unless the store is lazy. */
   async commit(temporaryPath: string, fn: DigestFunction, hash: string): Promise<void> {
     const path = this.pathOf(fn, hash);
     try {
-      await this.#limiter.run(() => syncFile(temporaryPath));
+      await this.#limiter.run(() => finishFile(temporaryPath, this.#isLazy ? "without sync" : "with sync"));
       await this.#unlinks.get(path);
       await this.#limiter.run(() => this.#rename(temporaryPath, path));
-      await this.#syncDirectory(dirname(path));
+      if (this.#isLazy) await this.#syncLater(path);
+      else await this.#syncDirectory(dirname(path));
     } catch (error) {
       throw fileError(error, `Cannot store ${functionName(fn)} blob "${hash}"`);
     }
+  }
+
+  /** Resolves when all files that were committed before are durable. */
+  async syncCommitted(): Promise<void> {
+    await Promise.all(this.#laterSyncs);
   }
 
   /** Removes a temporary file that is not wanted any more; a file that is not there is fine. */
@@ -125,7 +141,7 @@ export class FileStore {
 
   /** Waits for the unlinks under way. */
   async close(): Promise<void> {
-    await Promise.all(this.#unlinks.values());
+    await Promise.all([...this.#unlinks.values(), ...this.#laterSyncs]);
     await Promise.all([...this.#openDirectories.values()].map((handle) => handle.close()));
     this.#openDirectories.clear();
   }
@@ -140,6 +156,17 @@ export class FileStore {
       await syncDirectory(dirname(dirname(to)));
       await rename(from, to);
     }
+  }
+
+  async #syncLater(path: string): Promise<void> {
+    while (this.#laterSyncs.size >= MAX_LATER_SYNCS) await Promise.race(this.#laterSyncs);
+    const sync = this.#limiter
+      .run(() => syncFile(path))
+      .then(() => this.#syncDirectory(dirname(path)))
+      // Evicted meanwhile, or a disk that fails: what it does not hold, the checksums tell when it is read.
+      .catch(() => undefined)
+      .finally(() => this.#laterSyncs.delete(sync));
+    this.#laterSyncs.add(sync);
   }
 
   #takeAway(path: string, task: () => Promise<void>): Promise<void> {
@@ -224,10 +251,19 @@ class DirectorySync {
   }
 }
 
-async function syncFile(path: string): Promise<void> {
+async function finishFile(path: string, how: "with sync" | "without sync"): Promise<void> {
   const file = await open(path, "r");
   try {
     await file.utimes(BLOB_FILE_MTIME_SECONDS, BLOB_FILE_MTIME_SECONDS);
+    if (how === "with sync") await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function syncFile(path: string): Promise<void> {
+  const file = await open(path, "r");
+  try {
     await file.datasync();
   } finally {
     await file.close();

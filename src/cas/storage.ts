@@ -8,6 +8,7 @@ import { syncDirectory } from "../base/atomic-file.ts";
 import type { Clock } from "../base/clock.ts";
 import { IngestPool } from "../compute/ingest-pool.ts";
 import type { KeyValueStore } from "../kv/key-value-store.ts";
+import { LazyStore } from "../kv/lazy-store.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { AccessLog } from "./access-log.ts";
@@ -16,7 +17,7 @@ import type { BlobStore } from "./blob-store.ts";
 import { Chunking } from "./chunking.ts";
 import { checkDataVersion } from "./data-version.ts";
 import { adoptFiles, isAdoptionPending, requestAdoption } from "./file-adoption.ts";
-import { FileStore } from "./file-store.ts";
+import { FileStore, type Durability } from "./file-store.ts";
 import { markCleanStop, markServing, openIndex, SERVING_AFTER_MS } from "./index-recovery.ts";
 import { NO_LEASE } from "./lease-context.ts";
 import { LocalBlobStore } from "./local-blob-store.ts";
@@ -44,6 +45,8 @@ export interface StorageOptions {
   readonly protectRecentMs?: number;
   /** How long what an invocation touched stays after its last call; 0 or absent = no leases. */
   readonly leaseMs?: number;
+  /** lazy: answers before what was written is on the disk; a crash may lose the last seconds, never tear a blob. */
+  readonly durability?: Durability;
   /** What small uploads under way may keep in memory. */
   readonly intakeMemoryBytes?: number;
   /** Ingest threads; the number of cores when left out. */
@@ -126,9 +129,9 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const { dataDir, clock, logger, metrics } = options;
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
   await checkDataVersion(dataDir);
-  const files = await FileStore.open(dataDir);
+  const files = await FileStore.open(dataDir, options.durability);
   const indexFilePath = join(dataDir, "index.mdb");
-  const { store, isRebuilt } = await openIndex({
+  const { store: lmdb, isRebuilt } = await openIndex({
     dataDir,
     path: indexFilePath,
     maxStoredBytes: options.maxSizeBytes,
@@ -136,6 +139,8 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     logger,
     metrics,
   });
+  const beforeCommit = () => files.syncCommitted();
+  const store = options.durability === "lazy" ? new LazyStore({ inner: lmdb, beforeCommit, logger }) : lmdb;
   if (isRebuilt) await requestAdoption(store);
   await syncDirectory(dataDir); // the index file's name, before anything in it is acknowledged
   const ingest = new IngestPool(options.threads === undefined ? {} : { threads: options.threads });
@@ -149,7 +154,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     protectRecentMs: options.protectRecentMs ?? DEFAULT_PROTECT_RECENT_MS,
     leaseMs: options.leaseMs ?? 0,
     indexFilePath,
-    indexMapBytes: store.mapSizeBytes,
+    indexMapBytes: lmdb.mapSizeBytes,
     clock,
     logger,
     metrics,

@@ -43,6 +43,7 @@ export function readServeArguments(args: readonly string[], environment: Environ
       portFile: values.portFile[0],
       dataDir,
       maxSizeBytes: resolveMaxSize(maxSize, dataDir),
+      durability: values.durability[0] ?? "sync",
       leaseMs: values.leaseMs[0] ?? HOUR_MS,
       ...resolveExecution(values, dataDir),
       bwrapPath: values.bwrapPath[0],

@@ -61,6 +61,14 @@ export const SERVE_FLAGS = {
     accepts: DURATION,
     parse: parseDurationMs,
   }),
+  durability: flag({
+    name: "durability",
+    placeholder: "MODE",
+    help: "sync: acknowledged is on disk; lazy: a crash may lose the last seconds",
+    defaultText: "sync",
+    accepts: "sync or lazy",
+    parse: oneOf(["sync", "lazy"] as const),
+  }),
   slots: flag({
     name: "slots",
     placeholder: "N",

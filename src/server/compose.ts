@@ -58,9 +58,9 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
   await using cleanup = new AsyncDisposableStack();
   const metrics = new MetricsRegistry();
   const clock = systemClock;
-  const { dataDir, maxSizeBytes } = config;
+  const { dataDir, maxSizeBytes, leaseMs, durability } = config;
   const [storage, runner] = await settleBoth(
-    openStorage({ dataDir, maxSizeBytes, leaseMs: config.leaseMs, clock, logger, metrics }).then((opened) => {
+    openStorage({ dataDir, maxSizeBytes, leaseMs, durability, clock, logger, metrics }).then((opened) => {
       cleanup.defer(() => opened.close());
       return opened;
     }),

@@ -10,6 +10,8 @@ export interface ServerConfig {
   /** Absolute; `:memory:` keeps everything in memory. */
   readonly dataDir: string;
   readonly maxSizeBytes: number;
+  /** lazy: answers before what was stored is on the disk. */
+  readonly durability: "sync" | "lazy";
   /** How long what an invocation touched is kept after its last call; 0: no longer than anything else. */
   readonly leaseMs: number;
   /** Actions at once; 0 = cache only. */

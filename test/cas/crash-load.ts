@@ -1,6 +1,6 @@
 // The child of crash.test.ts: stores blobs and action results as fast as it can and says what was acknowledged.
 //
-// Usage: node crash-load.ts DATA_DIR SEED FIRST MAX_SIZE. Prints one line per acknowledgement: `b N` for blob N, `r N` for
+// Usage: node crash-load.ts DATA_DIR SEED FIRST MAX_SIZE [lazy]. Prints one line per acknowledgement: `b N` for blob N, `r N` for
 // result N, whose blobs are N to N+2. What blob N holds follows from seed and N (crash-blobs.ts). Runs until killed.
 
 import { writeSync } from "node:fs";
@@ -12,12 +12,13 @@ import { silentLogger } from "../../src/telemetry/log.ts";
 import { MetricsRegistry } from "../../src/telemetry/metrics.ts";
 import { blobOf, resultKey, resultOf } from "./crash-blobs.ts";
 
-const [dataDir = "", seed = "", first = "0", maxSize = ""] = process.argv.slice(2);
+const [dataDir = "", seed = "", first = "0", maxSize = "", durability = "sync"] = process.argv.slice(2);
 
 const storage = await openStorage({
   dataDir,
   maxSizeBytes: Number(maxSize),
   protectRecentMs: 0,
+  durability: durability === "lazy" ? "lazy" : "sync",
   clock: systemClock,
   logger: silentLogger,
   metrics: new MetricsRegistry(),

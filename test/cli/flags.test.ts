@@ -20,6 +20,7 @@ const EXAMPLES: Record<keyof typeof SERVE_FLAGS, { good: string; bad: string | u
   dataDir: { good: ":memory:", bad: "" },
   maxSize: { good: "10%", bad: "120%" },
   leaseMs: { good: "30m", bad: "soon" },
+  durability: { good: "lazy", bad: "none" },
   slots: { good: "0", bad: "-1" },
   sandbox: { good: "require", bad: "yes" },
   bwrapPath: { good: "/usr/bin/bwrap", bad: "" },
