@@ -168,15 +168,6 @@ const embedPackages: Plugin = {
       return { contents: text.replace(worker, extracted), resolveDir: dirname(path) };
     });
 
-    // move() marks what a worker gives away with a symbol of its bundle, and piscina's own worker is another bundle: with a
-    // private symbol it would send a copy of the wrapper instead.
-    builder.onLoad({ filter: /[/\\]piscina[/\\]dist[/\\]symbols\.js$/ }, ({ path }) => {
-      const text = readFileSync(path, "utf8");
-      const mark = "Symbol('Piscina.kMovable')";
-      if (text.split(mark).length !== 2) throw new Error(`${path} no longer marks what is moved with ${mark}`);
-      return { contents: text.replace(mark, "Symbol.for('Piscina.kMovable')"), resolveDir: dirname(path) };
-    });
-
     // Each worker file brings its own piscina beside the one that runs it, and what one marks with move() the other must
     // know: unknown, an answer arrives as an empty object.
     builder.onLoad({ filter: /piscina\/dist\/symbols\.js$/ }, ({ path }) => {

@@ -6,11 +6,12 @@
 // a folder cannot be written or an add-on cannot be opened from it (noexec, read-only, full).
 
 import { randomUUID } from "node:crypto";
-import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, renameSync, statSync, unlinkSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { getAsset, getRawAsset } from "node:sea";
 import { isMainThread } from "node:worker_threads";
+import { removeStaleFolders } from "./stale-assets.ts";
 
 /** The asset that lists the others; written by build.ts. */
 interface Manifest {
@@ -31,11 +32,14 @@ export function allowAssetsBelow(dataDir: string): void {
   fallbackDataDir = dataDir;
 }
 
-/** The folder with the extracted files; extracts them on the first call. Only in the executable. */
+/**
+ * The folder with the extracted files; extracts them on the first call, and again when somebody removed the folder since:
+ * a thread may start days after the process. Only in the executable.
+ */
 export function assetDirectory(): string {
   // A worker thread was started from a file in that folder; it must not choose another one.
   if (!isMainThread) return import.meta.dirname;
-  directory ??= extractAssets();
+  if (directory === undefined || !existsSync(directory)) directory = extractAssets();
   return directory;
 }
 
@@ -85,7 +89,9 @@ function extractTo(parent: string, manifest: Manifest): string {
   const folder = join(parent, manifest.contentHash);
   makePrivateFolder(folder);
   for (const name of manifest.files) extractFile(folder, name);
-  openedAddons.set(manifest.probe, dlopen(join(folder, manifest.probe)));
+  // Opening it a second time, from a new file, would load it twice.
+  if (!openedAddons.has(manifest.probe)) openedAddons.set(manifest.probe, dlopen(join(folder, manifest.probe)));
+  removeStaleFolders(parent, manifest.contentHash, Date.now());
   return folder;
 }
 

@@ -77,7 +77,7 @@ export class IngestPool {
 /** A thread whose failures are errors. */
 export class IngestThread extends PinnedThread<IngestJob, IngestAnswer> {
   constructor() {
-    super(workerFile("compute/ingest-worker"));
+    super(() => workerFile("compute/ingest-worker"));
   }
 
   override async run(job: IngestJob, transfer: readonly ArrayBuffer[]): Promise<IngestAnswer> {

@@ -8,15 +8,15 @@ import { FixedQueue, Piscina } from "piscina";
 import { Code, StatusError } from "../base/status.ts";
 
 export class PinnedThread<Job, Answer> {
-  readonly #file: URL | string;
+  readonly #file: () => URL | string;
   #piscina: Piscina<Job, Answer> | undefined;
   readonly #jobs = new Set<Promise<Answer>>();
   #isClosed = false;
   /** Streams bound here count as well: a new one goes where the fewest are. */
   streams = 0;
 
-  /** `file` is what workerFile() returned. */
-  constructor(file: URL | string) {
+  /** `file` calls workerFile(): when the thread starts, which may be long after this. */
+  constructor(file: () => URL | string) {
     this.#file = file;
   }
 
@@ -26,7 +26,7 @@ export class PinnedThread<Job, Answer> {
 
   async run(job: Job, transfer: readonly ArrayBuffer[]): Promise<Answer> {
     if (this.#isClosed) throw new StatusError(Code.CANCELLED, "the worker thread is closed");
-    this.#piscina ??= startThread(this.#file);
+    this.#piscina ??= startThread(this.#file());
     const running = this.#piscina.run(job, transferring(transfer));
     this.#jobs.add(running);
     try {

@@ -45,7 +45,7 @@ export class ZstdPool implements Zstd {
 
   constructor(options: ZstdPoolOptions = {}) {
     const count = options.threads ?? Math.min(availableParallelism(), 8);
-    this.#threads = Array.from({ length: count }, () => new PinnedThread(workerFile("compute/zstd-worker")));
+    this.#threads = Array.from({ length: count }, () => new PinnedThread(() => workerFile("compute/zstd-worker")));
   }
 
   compress(data: Uint8Array): Uint8Array | Promise<Uint8Array> {

@@ -4,9 +4,19 @@
 // process have loaded there. Conditions are made with mount namespaces and setpriv, which need root (as in CI).
 
 import { execFile, spawn, type ChildProcess } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
-import { rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+} from "node:fs";
+import { rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -129,6 +139,46 @@ describe("dist/ledge", () => {
   test("is not impressed by NODE_OPTIONS", async () => {
     const env = { NODE_OPTIONS: "--require /nonexistent.js --max-old-space-size=1", HOME: folder };
     expect(await serveOnce({ env })).toContain(`stores in   ${folder}/.cache/ledge`);
+  });
+
+  // Each version extracts to a folder of its own. Here the running server's is as old as the other one.
+  test("a start removes what old versions extracted, but not what a running server uses", async () => {
+    const env = { HOME: folder };
+    const runtime = join(folder, ".cache", "ledge-runtime");
+    const flags = (name: string): string[] => ["--data-dir", join(folder, name)];
+    const running = await start({ env, flags: flags("first") });
+    const [used = ""] = readdirSync(runtime);
+    const stale = "0123456789abcdef0123456789abcdef";
+    // As another version would have it: the running server's files, under a name that the next start does not know.
+    const renamed = "f".repeat(32);
+    renameSync(join(runtime, used), join(runtime, renamed));
+    for (const name of [stale, renamed]) {
+      mkdirSync(join(runtime, name), { recursive: true });
+      utimesSync(join(runtime, name), 1_000_000_000, 1_000_000_000);
+    }
+    await serveOnce({ env, flags: flags("second") });
+    expect(readdirSync(runtime).toSorted()).toEqual([used, renamed].toSorted());
+    running.child.kill("SIGKILL");
+    await once(running.child, "exit");
+    utimesSync(join(runtime, renamed), 1_000_000_000, 1_000_000_000);
+    await serveOnce({ env, flags: flags("third") });
+    expect(readdirSync(runtime)).toEqual([used]);
+  });
+
+  // Worker threads start when they are needed, which may be long after somebody emptied the cache folder.
+  test("goes on when the folder it extracted to is removed", async () => {
+    const env = { HOME: folder };
+    const { address, child } = await start({ env });
+    rmSync(join(folder, ".cache", "ledge-runtime"), { recursive: true });
+    const data = randomBytes(3_000_000);
+    const hash = createHash("sha256").update(data).digest("hex");
+    const url = `http://${address}/cas/${hash}`;
+    expect((await fetch(url, { method: "PUT", body: data })).status).toBe(200);
+    const answer = await fetch(url, { headers: { "Accept-Encoding": "zstd" } });
+    expect(answer.headers.get("content-encoding")).toBe("zstd");
+    expect(Buffer.from(await answer.arrayBuffer()).equals(data)).toBe(true);
+    child.kill("SIGTERM");
+    expect(await once(child, "exit")).toEqual([0, null]);
   });
 
   test("serves from a read-only location", async () => {
