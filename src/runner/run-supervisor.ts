@@ -101,7 +101,8 @@ class SupervisedRun {
       await this.#streams.drain();
       const outcome = settled ? this.#outcome(exit) : unsettledOutcome(this.#spec);
       if (outcome.kind === "limit" && outcome.limit === "memory") this.#streams.appendToStderr(outcome.message);
-      return { result: { outcome, startedAtMs, endedAtMs, usage: this.#usage() }, settled };
+      const logBytes = this.#streams.sizeBytes;
+      return { result: { outcome, startedAtMs, endedAtMs, usage: this.#usage(), logBytes }, settled };
     } finally {
       signal.removeEventListener("abort", onAbort);
       this.#process.close();
@@ -195,7 +196,7 @@ function unsettledOutcome(spec: RunSpec): RunOutcome {
 
 function atOnce(outcome: RunOutcome, clock: Clock): SupervisedResult {
   const nowMs = clock.nowMs();
-  return { result: { outcome, startedAtMs: nowMs, endedAtMs: nowMs, usage: {} }, settled: true };
+  return { result: { outcome, startedAtMs: nowMs, endedAtMs: nowMs, usage: {}, logBytes: 0 }, settled: true };
 }
 
 function describe(error: unknown): string {

@@ -187,7 +187,7 @@ async function openSlotRunner(
     const reason = error instanceof Error ? error.message : String(error);
     return refuse(reason, "choose a --data-dir whose parent directories everybody may enter (mode o+x)");
   }
-  if (identities.kind === "refused") return refuse(identities.reason, "see the reason");
+  if (identities.kind === "refused") return refuse(identities.reason, identities.remedy);
   const options = {
     identities,
     buildRootPath: configuration.buildRootPath,

@@ -34,7 +34,7 @@ export interface RunSpec {
   readonly workingDirectory: string;
   /** Host directory shown as /tmp, owned like the input root. Absent: an in-memory file system that ends with the run. */
   readonly temporaryPath?: string;
-  /** Absolute host paths of files the runner creates (they must not exist) for the output streams; absent after a run that never got that far. */
+  /** Absolute host paths of files the runner creates (they must not exist) for the output streams; a file with nothing in it may be absent. */
   readonly stdoutPath: string;
   readonly stderrPath: string;
   readonly network: "none" | "host";
@@ -69,6 +69,8 @@ export interface RunResult {
   readonly startedAtMs: number;
   readonly endedAtMs: number;
   readonly usage: ResourceUsage;
+  /** What stdout and stderr have together; undefined: look. */
+  readonly logBytes?: number;
 }
 
 export type RunOutcome =

@@ -60,7 +60,7 @@ export async function runSandboxShell({ spec, bwrapPath }: SandboxShellOptions):
   });
   try {
     const identities = chooseSlotIdentities(ownerKey);
-    if (identities.kind === "refused") return { kind: "failed", message: identities.reason };
+    if (identities.kind === "refused") return { kind: "failed", message: `${identities.reason}: ${identities.remedy}` };
     const owner = identityOfSlot(identities, 0);
     const inputRootPath = spec.inputRootPath ?? makeInputRoot(scratch, owner);
     const { environment = DEFAULT_ENVIRONMENT, workingDirectory = "" } = spec;

@@ -5,7 +5,17 @@
 // `echo > /dev/stdout` (executor measurements 5.1). Where pipes cannot be made the process gets the files themselves;
 // then a program that truncates /dev/stdout loses its earlier output, and the limit is checked ten times a second.
 
-import { closeSync, constants, fchownSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fchownSync,
+  fstatSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  readSync,
+  writeSync,
+} from "node:fs";
 import { Socket } from "node:net";
 import type { NativeCalls } from "./native-calls.ts";
 import type { SlotIdentity } from "./slot-identity.ts";
@@ -24,12 +34,17 @@ export interface OutputFiles {
 export interface OutputStreams {
   /** Descriptors for the process's 1 and 2. */
   readonly childFds: readonly [number, number];
-  /** Creates the files and lets the output flow into them. Once; throws when a file exists or cannot be made. */
+  /**
+   * Lets the output flow into the files. Once; throws when a file exists or cannot be made. Pipes make a file when there
+   * is something to write: most actions say nothing, and two files cost more than an answer.
+   */
   begin(files: OutputFiles): void;
   /** The process has its copies; ours are closed, so that its end can be seen. */
   releaseChildFds(): void;
   /** Call when every writer is dead. Resolves when all that was written is in the files. */
   drain(): Promise<void>;
+  /** What is in both files; after drain(). */
+  readonly sizeBytes: number;
   /** The beginning of stderr, at most 4 KiB. */
   stderrHead(): string;
   /** Appends a line of ours to stderr, beyond the limit if need be. */
@@ -68,15 +83,6 @@ abstract class FilePair {
     return head.toString("utf8", 0, readSync(this.stderrFd, head, 0, HEAD_BYTES, 0));
   }
 
-  appendToStderr(line: string): void {
-    writeSync(this.stderrFd, `${line}\n`);
-  }
-
-  protected createFiles(files: OutputFiles): void {
-    this.stdoutFd = createFile(files.stdoutPath);
-    this.stderrFd = createFile(files.stderrPath);
-  }
-
   protected closeFiles(): void {
     for (const fd of [this.stdoutFd, this.stderrFd]) if (fd >= 0) closeSync(fd);
     this.stdoutFd = -1;
@@ -84,12 +90,16 @@ abstract class FilePair {
   }
 }
 
+const STDOUT = 1;
+const STDERR = 2;
+
 class PipedStreams extends FilePair implements OutputStreams {
   readonly childFds: readonly [number, number];
   readonly #sockets: readonly [Socket, Socket];
   #files: OutputFiles | undefined;
   #ends: Promise<void>[] = [];
   #remainingBytes = 0;
+  #writtenBytes = 0;
   /** The limit struck or a write failed: from here on everything is thrown away. */
   #stopped = false;
   #childFdsOpen = true;
@@ -104,11 +114,21 @@ class PipedStreams extends FilePair implements OutputStreams {
   }
 
   begin(files: OutputFiles): void {
-    this.createFiles(files);
+    for (const path of [files.stdoutPath, files.stderrPath]) {
+      if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) throw new Error(`EEXIST: ${path} exists already`);
+    }
     this.#files = files;
     this.#remainingBytes = files.maxBytes;
     const [stdout, stderr] = this.#sockets;
-    this.#ends = [this.#flow(stdout, this.stdoutFd), this.#flow(stderr, this.stderrFd)];
+    this.#ends = [this.#flow(stdout, STDOUT), this.#flow(stderr, STDERR)];
+  }
+
+  get sizeBytes(): number {
+    return this.#writtenBytes;
+  }
+
+  appendToStderr(line: string): void {
+    this.#write(STDERR, Buffer.from(`${line}\n`));
   }
 
   releaseChildFds(): void {
@@ -135,20 +155,20 @@ class PipedStreams extends FilePair implements OutputStreams {
   }
 
   /** Resolves when the last writer is gone. */
-  #flow(socket: Socket, fileFd: number): Promise<void> {
+  #flow(socket: Socket, stream: typeof STDOUT | typeof STDERR): Promise<void> {
     return new Promise((resolve) => {
       socket.on("error", () => resolve()); // whatever was written before has arrived
       socket.on("close", () => resolve());
-      socket.on("data", (chunk: Buffer) => this.#copy(fileFd, chunk));
+      socket.on("data", (chunk: Buffer) => this.#copy(stream, chunk));
     });
   }
 
-  #copy(fileFd: number, chunk: Buffer): void {
+  #copy(stream: typeof STDOUT | typeof STDERR, chunk: Buffer): void {
     if (this.#closed || this.#stopped) return;
     const kept = chunk.subarray(0, this.#remainingBytes);
     this.#remainingBytes -= kept.length;
     try {
-      for (let offset = 0; offset < kept.length;) offset += writeSync(fileFd, kept, offset);
+      this.#write(stream, kept);
     } catch (error) {
       this.#stopped = true;
       this.#files?.onWriteError(error instanceof Error ? error : new Error(String(error)));
@@ -157,6 +177,18 @@ class PipedStreams extends FilePair implements OutputStreams {
     if (kept.length < chunk.length) {
       this.#stopped = true;
       this.#files?.onLimit();
+    }
+  }
+
+  #write(stream: typeof STDOUT | typeof STDERR, bytes: Buffer): void {
+    if (bytes.length === 0 || this.#files === undefined) return;
+    if (stream === STDOUT && this.stdoutFd < 0) this.stdoutFd = createFile(this.#files.stdoutPath);
+    if (stream === STDERR && this.stderrFd < 0) this.stderrFd = createFile(this.#files.stderrPath);
+    const fd = stream === STDOUT ? this.stdoutFd : this.stderrFd;
+    for (let offset = 0; offset < bytes.length;) {
+      const count = writeSync(fd, bytes, offset);
+      offset += count;
+      this.#writtenBytes += count;
     }
   }
 }
@@ -186,8 +218,17 @@ class FileStreams extends FilePair implements OutputStreams {
     return [this.stdoutFd, this.stderrFd];
   }
 
+  get sizeBytes(): number {
+    return fstatSync(this.stdoutFd).size + fstatSync(this.stderrFd).size;
+  }
+
+  appendToStderr(line: string): void {
+    writeSync(this.stderrFd, `${line}\n`);
+  }
+
   begin(files: OutputFiles): void {
-    this.createFiles(files);
+    this.stdoutFd = createFile(files.stdoutPath);
+    this.stderrFd = createFile(files.stderrPath);
     this.#files = files;
     const owner = this.#owner;
     if (owner !== undefined) for (const fd of this.childFds) fchownSync(fd, owner.uid, owner.gid);
@@ -212,7 +253,7 @@ class FileStreams extends FilePair implements OutputStreams {
   #checkLimit(): void {
     const files = this.#files;
     if (files === undefined || this.#limited) return;
-    if (fstatSync(this.stdoutFd).size + fstatSync(this.stderrFd).size <= files.maxBytes) return;
+    if (this.sizeBytes <= files.maxBytes) return;
     this.#limited = true;
     files.onLimit();
   }

@@ -31,6 +31,7 @@ import type { ActionJob, ActionOutcome, Executor } from "./executor.ts";
 import type { FileThreads } from "./file-threads.ts";
 import { materializeInputRoot, type InputRoot, type InputRootSource } from "./input-root.ts";
 import { collect } from "./outputs.ts";
+import { NextDirectories, type TakenDirectory } from "./next-directories.ts";
 import { interpretPlatform, type PlatformDemand, type PlatformOffer } from "./platform-properties.ts";
 import type { MountedSubtree } from "./read-only-subtrees.ts";
 import { runnerVerdict } from "./run-verdict.ts";
@@ -78,11 +79,13 @@ export class ActionExecutor implements Executor {
   readonly slots: number;
   readonly unavailableReason = undefined;
   readonly #options: ActionExecutorOptions;
+  readonly #nextDirectories: NextDirectories;
   #nextRun = 1;
 
   constructor(options: ActionExecutorOptions) {
     this.slots = options.slots;
     this.#options = options;
+    this.#nextDirectories = new NextDirectories(options);
   }
 
   async prepare(job: ActionJob): Promise<void> {
@@ -114,7 +117,7 @@ export class ActionExecutor implements Executor {
   async #attempt(job: ActionJob, slot: number, signal: AbortSignal): Promise<ActionOutcome> {
     const { buildDirectories, clock, runner } = this.#options;
     const timeline = new ExecutionTimeline(job.queuedAtMs, clock.nowMs());
-    const directory = buildDirectories.next(slot);
+    const { directory, isMade } = this.#nextDirectories.take(slot);
     const held: Pin[] = [];
     const pin = (digests: Iterable<Digest>) => void held.push(this.#options.store.pin(digests));
     let result: ActionResultInit | undefined;
@@ -122,24 +125,23 @@ export class ActionExecutor implements Executor {
     try {
       const parsed = await this.#parse(job);
       timeline.inputFetchStartedAtMs = clock.nowMs();
-      const inputRoot = await this.#materialize(job, parsed, directory, slot, pin);
+      const inputRoot = await this.#materialize(job, parsed, { directory, isMade }, slot, pin);
       for (const { tree } of inputRoot.mounts) held.push(tree);
       timeline.inputFetchedAtMs = clock.nowMs();
       signal.throwIfAborted();
-      const run = await runner.run(this.#runSpec(job, parsed, directory, slot, inputRoot), { signal });
-      timeline.executionStartedAtMs = run.startedAtMs;
-      timeline.executionEndedAtMs = run.endedAtMs;
-      timeline.usage = run.usage;
+      const spec = this.#runSpec(job, parsed, directory, slot, inputRoot);
+      this.#nextDirectories.make(slot);
+      const run = await runner.run(spec, { signal });
+      this.#nextDirectories.prepareSandbox(spec);
+      timeline.run = run;
       this.#count(run);
       const verdict = runnerVerdict(run.outcome, parsed.timeoutMs);
       status = verdict.status;
       timeline.outputUploadStartedAtMs = clock.nowMs();
-      const { streams, outputs } = await this.#collect(
-        job,
-        verdict.hasOutputs ? parsed : undefined,
-        directory,
-        inputRoot,
-      );
+      const { streams, outputs } = await this.#collect(job, verdict.hasOutputs ? parsed : undefined, directory, {
+        ...inputRoot,
+        logBytes: run.logBytes,
+      });
       timeline.outputUploadedAtMs = clock.nowMs();
       result = { exitCode: verdict.exitCode, ...streams, executionMetadata: this.#metadata(timeline) };
       if (outputs instanceof StatusError) throw outputs;
@@ -188,14 +190,14 @@ export class ActionExecutor implements Executor {
   #materialize(
     job: ActionJob,
     parsed: ParsedAction,
-    directory: BuildDirectory,
+    taken: TakenDirectory,
     slot: number,
     pin: (digests: Iterable<Digest>) => void,
   ): Promise<InputRoot> {
     const { paths, files, directories } = parsed.outputs;
     return materializeInputRoot(this.#options.inputRoots, {
       digest: parsed.action.inputRootDigest,
-      directory,
+      ...taken,
       owner: this.#options.runner.ownerOf(slot),
       workingDirectory: parsed.workingDirectory,
       outputs: [...paths, ...files, ...directories].map(({ names }) => names),
@@ -239,7 +241,12 @@ export class ActionExecutor implements Executor {
   }
 
   /** stdout and stderr are kept whatever happened, outputs only with `parsed`. */
-  #collect(job: ActionJob, parsed: ParsedAction | undefined, directory: BuildDirectory, { tree }: InputRoot) {
+  #collect(
+    job: ActionJob,
+    parsed: ParsedAction | undefined,
+    directory: BuildDirectory,
+    { tree, logBytes }: Pick<InputRoot, "tree"> & { readonly logBytes: number | undefined },
+  ) {
     const { store, threads, digestOf, maxOutputEntries, maxOutputBytes } = this.#options;
     const collector = { store, threads, digestOf, maxEntries: maxOutputEntries, maxBytes: maxOutputBytes };
     const isRoot = this.#options.rootModeOf(job.instanceName) === "input-root";
@@ -249,6 +256,7 @@ export class ActionExecutor implements Executor {
       outputs: parsed?.outputs,
       fn: job.actionDigest.fn,
       mountPoints: isRoot ? MOUNT_POINTS.filter((name) => !inputNames.has(name)) : [],
+      logBytes,
     });
   }
 

@@ -20,6 +20,8 @@ export interface BuildDirectory {
 
 /** Removals under way per slot before an action waits for one: its own leftovers must not fill the disk. */
 const MAX_PENDING_REMOVALS = 8;
+/** Waking a thread costs more than removing what a trivial action left, so a few actions are removed at a time. */
+const REMOVAL_DELAY_MS = 50;
 
 /** The runner has others beside these. */
 const OWN_NAMES = ["slots", "files", "trees", "trash"];
@@ -32,7 +34,12 @@ export class BuildDirectories {
   readonly #threads = new FileThreads(1);
   readonly #slots: number;
   #nextDirectory = 1;
-  #removals = new Set<Promise<void>>();
+  /** In the trash, and not given to the thread yet. */
+  #doomed: string[] = [];
+  /** How many the thread has. */
+  #dying = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #emptied = Promise.resolve();
 
   private constructor(path: string, slots: number) {
     this.#path = path;
@@ -82,12 +89,12 @@ export class BuildDirectories {
     if (!existsSync(directory.path)) return;
     renameSync(directory.path, trashPath);
     this.#remove(trashPath);
-    if (this.#removals.size > MAX_PENDING_REMOVALS * Math.max(1, this.#slots)) await Promise.race(this.#removals);
+    if (this.#doomed.length + this.#dying > MAX_PENDING_REMOVALS * Math.max(1, this.#slots)) await this.#empty();
   }
 
   /** Resolves when the trash is empty. */
   async settle(): Promise<void> {
-    await Promise.all(this.#removals);
+    while (this.#doomed.length > 0 || this.#dying > 0) await this.#empty();
   }
 
   /** Empties the trash; no action may run any more. */
@@ -97,12 +104,23 @@ export class BuildDirectories {
   }
 
   #remove(path: string): void {
-    const removal: Promise<void> = this.#threads
-      .run("removeTrees", [path])
+    this.#doomed.push(path);
+    this.#timer ??= setTimeout(() => void this.#empty(), REMOVAL_DELAY_MS); // never rejects
+  }
+
+  /** Resolves when all that is in the trash now has been removed. */
+  #empty(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const paths = this.#doomed.splice(0);
+    if (paths.length === 0) return this.#emptied;
+    this.#dying += paths.length;
+    this.#emptied = this.#threads
+      .run("removeTrees", paths)
       // Safe: what is left is swept at the next start, and a full disk shows where it matters.
       .catch(() => undefined)
-      .finally(() => this.#removals.delete(removal));
-    this.#removals.add(removal);
+      .then(() => void (this.#dying -= paths.length));
+    return this.#emptied;
   }
 }
 

@@ -1,11 +1,14 @@
 // When each part of an action happened and what it used, as ExecutedActionMetadata.
 //
-// Source: wire/reapi.md 5.6; POSIXResourceUsage is Buildbarn's message (wire/workers.md A4), which viewers understand.
+// Source: wire/reapi.md 5.6; POSIXResourceUsage is Buildbarn's message (wire/workers.md A4), which viewers understand. What
+// it has no field for, the limit that struck above all, is in a message of our own beside it.
 
-import type { ResourceUsage } from "../runner/runner.ts";
+import { ExecutionUsage, ExecutionUsage_Limit as Limit } from "../proto/execution_usage.ts";
 import type { ExecutedActionMetadataInit } from "../proto/remote_execution.ts";
+import type { ResourceUsage, RunOutcome, RunResult } from "../runner/runner.ts";
 
 export const RESOURCE_USAGE_TYPE_URL = "type.googleapis.com/buildbarn.resourceusage.POSIXResourceUsage";
+export const EXECUTION_USAGE_TYPE_URL = `type.googleapis.com/${ExecutionUsage.typeName}`;
 
 /** Points of time in epoch milliseconds, in the order in which they come; absent ones were not reached. */
 export class ExecutionTimeline {
@@ -13,11 +16,9 @@ export class ExecutionTimeline {
   readonly workerStartedAtMs: number;
   inputFetchStartedAtMs: number | undefined;
   inputFetchedAtMs: number | undefined;
-  executionStartedAtMs: number | undefined;
-  executionEndedAtMs: number | undefined;
+  run: RunResult | undefined;
   outputUploadStartedAtMs: number | undefined;
   outputUploadedAtMs: number | undefined;
-  usage: ResourceUsage | undefined;
 
   constructor(queuedAtMs: number, workerStartedAtMs: number) {
     this.queuedAtMs = queuedAtMs;
@@ -30,7 +31,8 @@ export function executionMetadata(
   timeline: ExecutionTimeline,
   completedAtMs: number,
 ): ExecutedActionMetadataInit {
-  const { executionStartedAtMs: startedAtMs, executionEndedAtMs: endedAtMs } = timeline;
+  const { run } = timeline;
+  const { startedAtMs, endedAtMs } = run ?? {};
   const ranMs = startedAtMs === undefined || endedAtMs === undefined ? undefined : Math.max(0, endedAtMs - startedAtMs);
   return {
     worker,
@@ -44,11 +46,35 @@ export function executionMetadata(
     outputUploadStartTimestamp: timestamp(timeline.outputUploadStartedAtMs),
     outputUploadCompletedTimestamp: timestamp(timeline.outputUploadedAtMs),
     virtualExecutionDuration: ranMs === undefined ? undefined : duration(ranMs),
-    auxiliaryMetadata:
-      timeline.usage === undefined
-        ? []
-        : [{ typeUrl: RESOURCE_USAGE_TYPE_URL, value: encodeResourceUsage(timeline.usage) }],
+    auxiliaryMetadata: run === undefined ? [] : auxiliaryMetadata(run),
   };
+}
+
+function auxiliaryMetadata(run: RunResult) {
+  return [
+    { typeUrl: RESOURCE_USAGE_TYPE_URL, value: encodeResourceUsage(run.usage) },
+    { typeUrl: EXECUTION_USAGE_TYPE_URL, value: encodeExecutionUsage(run) },
+  ];
+}
+
+function encodeExecutionUsage({ usage, logBytes, outcome }: RunResult): Uint8Array {
+  const { userMs, systemMs, peakMemoryBytes, readBytes, writtenBytes } = usage;
+  return ExecutionUsage.encode({
+    userMicroseconds: userMs === undefined ? undefined : Math.round(userMs * 1000),
+    systemMicroseconds: systemMs === undefined ? undefined : Math.round(systemMs * 1000),
+    peakMemoryBytes,
+    readBytes,
+    writtenBytes,
+    logBytes,
+    limit: limitOf(outcome),
+  });
+}
+
+const LIMITS = { "log-bytes": Limit.LOG_BYTES, disk: Limit.DISK, memory: Limit.MEMORY } as const;
+
+function limitOf(outcome: RunOutcome): Limit {
+  if (outcome.kind === "timeout") return Limit.WALL_TIME;
+  return outcome.kind === "limit" ? LIMITS[outcome.limit] : Limit.LIMIT_UNSPECIFIED;
 }
 
 function timestamp(atMs: number | undefined): { seconds: number; nanos: number } | undefined {

@@ -42,6 +42,8 @@ export interface MaterializeJob {
   readonly owner: Owner | undefined;
   /** Absolute, created first and never given away: what `root` lies in. */
   readonly ownDirectories: readonly string[];
+  /** An empty directory that belongs to `owner`. */
+  readonly rootExists: boolean;
   /** Relative to `root`, parents first; "" is the root itself. */
   readonly directories: readonly string[];
   /** Those of them that are never given away. */
@@ -70,7 +72,10 @@ export function materialize(job: MaterializeJob): void {
   const { root, owner } = job;
   for (const path of job.ownDirectories) mkdirSync(path, 0o755);
   for (const path of job.directories) {
-    makeDirectory(path === "" ? root : `${root}/${path}`, job.readOnlyDirectories.has(path) ? undefined : owner);
+    const isKept = job.readOnlyDirectories.has(path);
+    if (path !== "") makeDirectory(`${root}/${path}`, isKept ? undefined : owner);
+    else if (!job.rootExists) makeDirectory(root, isKept ? undefined : owner);
+    else if (isKept && owner !== undefined) chownSync(root, process.getuid!(), process.getgid!());
   }
   for (let i = 0; i < job.linkPaths.length; i++) linkOrCopy(job.linkSources[i]!, `${root}/${job.linkPaths[i]!}`);
   for (const file of job.files) {
@@ -152,16 +157,29 @@ function ensureDirectory(path: string, owner: Owner | undefined): boolean {
   }
 }
 
-/** Removes files or trees; absent ones are fine. Directories that forbid it are opened first. */
+/**
+ * Removes files or trees; absent ones are fine. Directories that forbid it are opened first. One that cannot be removed
+ * does not keep the others; the first error is thrown in the end.
+ */
 export function removeTrees(paths: readonly string[]): void {
+  const errors: unknown[] = [];
   for (const path of paths) {
     try {
-      rmSync(path, { recursive: true, force: true });
-    } catch {
-      // Safe: a second attempt follows, whose error counts. Mode 000 directories stop everybody but root.
-      openDirectories(path);
-      rmSync(path, { recursive: true, force: true });
+      removeTree(path);
+    } catch (error) {
+      errors.push(error);
     }
+  }
+  if (errors.length > 0) throw errors[0];
+}
+
+function removeTree(path: string): void {
+  try {
+    rmSync(path, { recursive: true, force: true });
+  } catch {
+    // Safe: a second attempt follows, whose error counts. Mode 000 directories stop everybody but root.
+    openDirectories(path);
+    rmSync(path, { recursive: true, force: true });
   }
 }
 

@@ -27,6 +27,8 @@ export interface InputRootSource extends MaterializeSource {
 export interface InputRootRequest {
   readonly digest: Digest;
   readonly directory: BuildDirectory;
+  /** The root of `directory` exists, empty and owned by `owner`. */
+  readonly isMade: boolean;
   readonly owner: Owner | undefined;
   readonly workingDirectory: readonly string[];
   readonly outputs: readonly (readonly string[])[];
@@ -58,7 +60,8 @@ export async function materializeInputRoot(source: InputRootSource, request: Inp
     const plan = planInputRoot(tree, countContents(pruned.mounts));
     await materializePlan(plan, source, {
       root: directory.rootPath,
-      ownDirectories: [directory.path],
+      ownDirectories: request.isMade ? [] : [directory.path],
+      rootExists: request.isMade,
       owner,
       mayShareFiles: source.sharesFiles,
       outputParents: [...outputs.map((names) => names.slice(0, -1)), ...request.mountPoints.map((name) => [name])],

@@ -16,6 +16,8 @@ export interface MaterializeOptions {
   readonly root: string;
   /** Absolute, created before the root. */
   readonly ownDirectories: readonly string[];
+  /** An empty directory that belongs to `owner`. */
+  readonly rootExists: boolean;
   readonly owner: Owner | undefined;
   /** Nobody who could change a file gets at the tree, or it belongs to another user. */
   readonly mayShareFiles: boolean;
@@ -91,23 +93,11 @@ async function createTree(
   source: MaterializeSource,
   options: MaterializeOptions,
 ): Promise<void> {
-  const nothing: MaterializeJob = {
-    root: options.root,
-    owner: options.owner,
-    ownDirectories: [],
-    directories: [],
-    readOnlyDirectories: new Set(),
-    linkPaths: [],
-    linkSources: [],
-    files: [],
-    symlinkPaths: [],
-    symlinkTargets: [],
-    outputParents: [],
-    directoryProperties: [],
-  };
+  const nothing: MaterializeJob = { ...EMPTY_JOB, root: options.root, owner: options.owner };
   let job: MaterializeJob = {
     ...nothing,
     ownDirectories: options.ownDirectories,
+    rootExists: options.rootExists,
     directories: plan.directories,
     readOnlyDirectories: plan.readOnlyDirectories,
     linkPaths: links.paths,
@@ -128,9 +118,41 @@ async function createTree(
     files = [];
     bytes = 0;
   }
-  const { outputParents } = options;
+  const outputParents = options.outputParents.filter((names) => names.length > 0);
   const directoryProperties = [...plan.directoryProperties, ...closedDirectories(plan, options.owner)];
-  await source.threads.run("materialize", { ...job, files, outputParents, directoryProperties });
+  job = { ...job, files, outputParents, directoryProperties };
+  if (!isNothing(job)) await source.threads.run("materialize", job);
+}
+
+const EMPTY_JOB: Omit<MaterializeJob, "root" | "owner"> = {
+  ownDirectories: [],
+  rootExists: true,
+  directories: [],
+  readOnlyDirectories: new Set(),
+  linkPaths: [],
+  linkSources: [],
+  files: [],
+  symlinkPaths: [],
+  symlinkTargets: [],
+  outputParents: [],
+  directoryProperties: [],
+};
+
+/** Creates a root with nothing in it. */
+export function emptyRootJob(
+  root: string,
+  ownDirectories: readonly string[],
+  owner: Owner | undefined,
+): MaterializeJob {
+  return { ...EMPTY_JOB, root, owner, ownDirectories, rootExists: false, directories: [""] };
+}
+
+/** An empty input root in a directory that was made ahead. */
+function isNothing(job: MaterializeJob): boolean {
+  const { directories, readOnlyDirectories, linkPaths, files, symlinkPaths, outputParents, directoryProperties } = job;
+  const work = [linkPaths, files, symlinkPaths, outputParents, directoryProperties];
+  const hasDirectories = directories.some((path) => path !== "") || readOnlyDirectories.size > 0;
+  return job.rootExists && !hasDirectories && work.every(({ length }) => length === 0);
 }
 
 function newFile(file: PlannedFile, content: string | Uint8Array): NewFile {

@@ -8,7 +8,7 @@ import { Limiter } from "../base/limiter.ts";
 import { Code, StatusError, invalidArgument, toStatusError } from "../base/status.ts";
 import { formatBytes } from "../base/units.ts";
 import type { BlobStore } from "../cas/blob-store.ts";
-import { toWireDigest, type Digest, type DigestFunction } from "../digest/digest.ts";
+import { emptyDigest, toWireDigest, type Digest, type DigestFunction } from "../digest/digest.ts";
 import type { OutputDirectoryInit, OutputFileInit, OutputSymlinkInit } from "../proto/remote_execution.ts";
 import type { RequestedOutputs } from "./action-command.ts";
 import type { BuildDirectory } from "./build-directories.ts";
@@ -33,6 +33,8 @@ export interface CollectRequest {
   readonly outputs: RequestedOutputs | undefined;
   readonly fn: DigestFunction;
   readonly mountPoints: readonly string[];
+  /** What stdout and stderr have together; undefined: not known. */
+  readonly logBytes: number | undefined;
 }
 
 export interface CollectedStreams {
@@ -84,11 +86,15 @@ interface Output extends WantedOutput {
  * RESOURCE_EXHAUSTED above the limits; each names the output. Throws when the streams cannot be stored.
  */
 export async function collect(collector: OutputCollector, request: CollectRequest): Promise<Collected> {
-  const { outputs: requested, directory } = request;
+  const { outputs: requested, directory, fn, logBytes } = request;
   const wanted = requested === undefined ? [] : wantedOutputs(requested);
+  if (wanted.length === 0 && logBytes === 0) {
+    const empty = toWireDigest(emptyDigest(fn));
+    return { streams: { stdoutDigest: empty, stderrDigest: empty }, outputs: NO_OUTPUTS };
+  }
   const found = await scan(collector, request, wanted);
   const storeStream = async (path: string, file: FoundFile): Promise<WireDigest> =>
-    toWireDigest(await storeFile(collector, request.fn, path, file));
+    toWireDigest(await storeFile(collector, fn, path, file));
   const [stdoutDigest, stderrDigest, outputs] = await Promise.all([
     storeStream(directory.stdoutPath, found.streams[0]!),
     storeStream(directory.stderrPath, found.streams[1]!),

@@ -111,6 +111,7 @@ export class TreeCache {
       await materializePlan(plan, source, {
         root: path,
         ownDirectories: [],
+        rootExists: false,
         owner: undefined,
         mayShareFiles: true,
         outputParents: [],

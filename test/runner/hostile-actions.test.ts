@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   linkSync,
   mkdirSync,
   readFileSync,
@@ -89,8 +90,9 @@ for (const user of RUNNER_USERS) {
   });
 }
 
+/** Of a silent action there is no file. */
 function read(path: string): string {
-  return readFileSync(path, "utf8");
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
 }
 
 /** Content, mode, owner and modification time of what no action may alter. */

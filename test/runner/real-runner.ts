@@ -78,7 +78,7 @@ const SHELL_PROGRAMS: RunnerFixture["programs"] = {
   exitWith: (exitCode) => shell(`exit ${exitCode}`),
   print: (stdout, stderr) => shell(`printf %s '${stdout}'; printf %s '${stderr}' >&2`),
   printForever: () => ["yes"],
-  waitForever: () => ["sleep", "1000"],
+  waitForever: () => shell("echo waiting; exec sleep 1000"),
   writeFile: (name, content) => shell(`printf %s '${content}' > '${name}'`),
   leaveWriterBehind: (name) =>
     shell(

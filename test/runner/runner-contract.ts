@@ -14,6 +14,7 @@ export interface RunnerFixture {
     exitWith(exitCode: number): string[];
     print(stdout: string, stderr: string): string[];
     printForever(): string[];
+    /** Prints something first, so that it can be seen to run. */
     waitForever(): string[];
     /** Writes `content` into the file `name` of the working directory. */
     writeFile(name: string, content: string): string[];
@@ -52,9 +53,15 @@ export function describeRunnerContract(name: string, makeFixture: () => Promise<
       expect({ stdout, stderr }).toEqual({ stdout: "to stdout", stderr: "to stderr" });
     });
 
-    it("run() creates empty output files for a silent command", async () => {
-      const { stdout, stderr } = await run({ arguments: fixture.programs.exitWith(0) });
+    it("run() leaves empty output files of a silent command, or none", async () => {
+      const { stdout, stderr, result } = await run({ arguments: fixture.programs.exitWith(0) });
       expect({ stdout, stderr }).toEqual({ stdout: "", stderr: "" });
+      expect([0, undefined]).toContain(result.logBytes);
+    });
+
+    it("run() says how much it put into the output files, or nothing", async () => {
+      const { result } = await run({ arguments: fixture.programs.print("to stdout", "to stderr") });
+      expect(["to stdout".length + "to stderr".length, undefined]).toContain(result.logBytes);
     });
 
     it("run() gives times in order", async () => {
@@ -158,7 +165,7 @@ interface Run {
 }
 
 function read(path: string): string {
-  return existsSync(path) ? readFileSync(path, "utf8") : "(no file)";
+  return existsSync(path) ? readFileSync(path, "utf8") : "";
 }
 
 async function untilExists(path: string): Promise<void> {

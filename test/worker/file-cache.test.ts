@@ -98,6 +98,7 @@ test("the 65,001st link of a file is a copy", async () => {
     root,
     owner: undefined,
     ownDirectories: [],
+    rootExists: false,
     directories: [""],
     readOnlyDirectories: new Set(),
     linkPaths,
