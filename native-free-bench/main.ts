@@ -12,6 +12,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Run>>> = {
   conformance: async () => (await import("./conformance-command.ts")).runConformance,
   record: async () => (await import("./record-command.ts")).runRecord,
   replay: async () => (await import("./replay-command.ts")).runReplay,
+  executor: async () => (await import("./executor-command.ts")).runExecutor,
   compare: async () => (await import("./compare-results.ts")).runCompare,
   "comparison-page": async () => (await import("./comparison-page.ts")).runComparisonPage,
 };
