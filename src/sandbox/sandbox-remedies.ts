@@ -25,7 +25,8 @@ const APPARMOR_REMEDY =
 
 const FAILURES: readonly { readonly pattern: RegExp; readonly reason: string; readonly remedy: string }[] = [
   {
-    pattern: /No permissions to creat/i,
+    // unshare(1), which `ledge doctor` asks, says it in its own words.
+    pattern: /No permissions to creat|unshare failed: (Operation not permitted|Permission denied)/i,
     reason: "making user namespaces is forbidden here",
     remedy:
       "sudo sysctl -w kernel.unprivileged_userns_clone=1; in Docker --security-opt seccomp=unconfined (its default filter forbids them)",
@@ -36,9 +37,15 @@ const FAILURES: readonly { readonly pattern: RegExp; readonly reason: string; re
     remedy: "sudo sysctl -w user.max_user_namespaces=15000",
   },
   {
-    pattern: /uid map.*(Permission denied|Operation not permitted)/i,
+    pattern: /[ug]id[ _]map.*(Permission denied|Operation not permitted)/i,
     reason: "an AppArmor rule keeps user namespaces from getting rights (Ubuntu 23.10 and newer)",
     remedy: APPARMOR_REMEDY,
+  },
+  {
+    pattern: /[ug]id[ _]map.*Invalid argument/i,
+    reason: "this user namespace does not map the user of the actions",
+    remedy:
+      "give the user who starts the container 65,536 ids or more in /etc/subuid and /etc/subgid (sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER, with newuidmap of the package uidmap)",
   },
   {
     pattern: /loopback|RTM_NEW/i,

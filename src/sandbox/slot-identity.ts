@@ -30,7 +30,7 @@ export const MAX_SLOTS = 1024;
 export type SlotIdentities =
   | { readonly kind: "own-user" }
   | { readonly kind: "uid-per-slot"; readonly uidBase: number }
-  | { readonly kind: "refused"; readonly reason: string };
+  | { readonly kind: "refused"; readonly reason: string; readonly remedy: string };
 
 /** Decides once, at start, how slots get their users. `ownerKey` tells this server from others on the machine. */
 export function chooseSlotIdentities(
@@ -47,14 +47,16 @@ export function chooseSlotIdentities(
   if (uidBase === undefined) {
     return {
       kind: "refused",
-      reason: `this user namespace maps neither the uids from ${preferred} nor those from ${NARROW_UID_BASE}, so actions cannot be given a user of their own; run ledge as an ordinary user instead of root`,
+      reason: `this user namespace maps neither the uids from ${preferred} nor those from ${NARROW_UID_BASE}, so actions cannot be given a user of their own`,
+      remedy: `run ledge as an ordinary user instead of root, or give the user who starts the container 65,536 ids or more in /etc/subuid and /etc/subgid (sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER, with newuidmap of the package uidmap) and start it anew`,
     };
   }
   const taken = takenUid(passwd, uidBase);
   if (taken !== undefined) {
     return {
       kind: "refused",
-      reason: `uid ${taken.uid} belongs to "${taken.name}" in /etc/passwd, but the uids from ${uidBase} are reserved for actions; give "${taken.name}" another uid or run ledge as an ordinary user`,
+      reason: `uid ${taken.uid} belongs to "${taken.name}" in /etc/passwd, but the uids from ${uidBase} are reserved for actions`,
+      remedy: `give "${taken.name}" another uid (usermod --uid), or run ledge as an ordinary user`,
     };
   }
   return { kind: "uid-per-slot", uidBase };

@@ -37,7 +37,7 @@ describe("chooseSlotIdentities()", () => {
   it("refuses when no range is mapped", () => {
     expect(choose({ uidMap: "0 1000 1" })).toMatchObject({
       kind: "refused",
-      reason: expect.stringContaining("ordinary user"),
+      remedy: expect.stringMatching(/ordinary user.*\/etc\/subuid/),
     });
   });
 
