@@ -16,7 +16,8 @@ describe("a server with NODE_EXTRA_CA_CERTS", patient, () => {
     const path = join(folder.path, "many.pem");
     await writeFile(path, `${rootCertificates.join("\n")}\n`.repeat(40));
     await using server = await LedgeServer.start({ env: { NODE_EXTRA_CA_CERTS: path } });
-    expect(server.log).toMatch(/executes\s+\d+ actions? at once/);
+    // The banner follows the port file.
+    await expect.poll(() => server.log, { timeout: 20_000 }).toMatch(/executes\s+\d+ actions? at once/);
     expect(server.log).not.toContain("Ignoring extra certs");
   });
 });
