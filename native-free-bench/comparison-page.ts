@@ -1,6 +1,6 @@
 // Writes docs/comparison.md from result files: `node native-free-bench/main.ts comparison-page RESULTS-FOLDER > docs/comparison.md`.
 //
-// The folder holds bench.json (ledge bench --json), conformance-NAME.json for each server, and notes.json with what no
+// The folder holds bench*.json (ledge bench --json), conformance-NAME.json for each server, and notes.json with what no
 // tool measures: versions, commands, start-up time, lines of configuration, and what was checked by hand. Every number
 // on the page comes from these files; rows in which this project loses are rows like the others.
 
@@ -43,7 +43,7 @@ export async function runComparisonPage(argv: readonly string[]): Promise<number
   return await withUsageErrors("comparison-page", async () => {
     const [folder] = argv;
     if (folder === undefined || !existsSync(join(folder, "notes.json")))
-      throw new UsageError("expected a folder with notes.json, bench.json and conformance-NAME.json");
+      throw new UsageError("expected a folder with notes.json, bench*.json and conformance-NAME.json");
     process.stdout.write(formatComparison(folder));
     return await Promise.resolve(0);
   });
@@ -51,8 +51,11 @@ export async function runComparisonPage(argv: readonly string[]): Promise<number
 
 function formatComparison(folder: string): string {
   const notes = JSON.parse(readFileSync(join(folder, "notes.json"), "utf8")) as Notes;
-  const bench = readResult(join(folder, "bench.json"));
-  if (bench.format !== "ledge-bench/1") throw new UsageError("bench.json is not a result of ledge bench");
+  const benches = filesOf(folder, /^bench.*\.json$/).map((name) => {
+    const bench = readResult(join(folder, name));
+    if (bench.format !== "ledge-bench/1") throw new UsageError(`"${name}" is not a result of ledge bench`);
+    return bench;
+  });
   return [
     "# Comparison with other servers",
     "",
@@ -77,10 +80,7 @@ function formatComparison(folder: string): string {
     "",
     `| server | ${LEVELS.join(" | ")} | not offered |`,
     `|---|${LEVELS.map(() => "---|").join("")}---|`,
-    ...readdirSync(folder)
-      .filter((name) => /^conformance-.*\.json$/.test(name))
-      .sort()
-      .map((name) => conformanceRow(folder, name)),
+    ...filesOf(folder, /^conformance-.*\.json$/).map((name) => conformanceRow(folder, name)),
     "",
     "### Failures, each read against the specification",
     "",
@@ -92,16 +92,19 @@ function formatComparison(folder: string): string {
     ]),
     "## Speed",
     "",
-    formatMarkdown(bench).trimEnd(),
-    "",
-    `Command: \`${bench.command}\``,
-    "",
+    ...benches.flatMap((bench) => [formatMarkdown(bench).trimEnd(), "", `Command: \`${bench.command}\``, ""]),
     "## How to read and repeat this",
     "",
     "Rates are medians over runs that alternate between the servers; the ratio is to the first server, with a 95 % interval over pairs of runs. A row marked",
     '"generator limited" says more about the generator than about the server. Latencies are those of a closed loop, in which a slow server is asked less often.',
     "",
   ].join("\n");
+}
+
+function filesOf(folder: string, pattern: RegExp): string[] {
+  return readdirSync(folder)
+    .filter((name) => pattern.test(name))
+    .sort();
 }
 
 function conformanceRow(folder: string, file: string): string {

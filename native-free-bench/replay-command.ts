@@ -2,13 +2,13 @@
 
 import { writeFileSync } from "node:fs";
 import { Arguments, describeFlags, UsageError, withUsageErrors, type FlagTable } from "./arguments.ts";
-import { parseTarget } from "./client/target.ts";
+import { parseBenchTarget } from "./load/bench-target.ts";
 import { newSeed } from "./random-data.ts";
 import { replay, type ReplayResult } from "./trace/replayer.ts";
-import { readTrace, type TraceCall } from "./trace/trace-format.ts";
 
 const FLAGS: FlagTable = {
   target: { kind: "text", value: "TARGET", help: "the server, such as grpc://127.0.0.1:8980" },
+  http: { kind: "text", value: "URL", help: "where the server speaks HTTP (default: the same port)" },
   speed: { kind: "text", value: "FACTOR|max", help: "1 is as recorded, 2 twice as fast (default: 1)" },
   depth: { kind: "text", value: "N", help: "calls in flight at most (default: 256)" },
   instance: { kind: "text", value: "NAME", help: "instance name (default: empty)" },
@@ -35,11 +35,9 @@ async function runReplayCommand(argv: readonly string[]): Promise<number> {
   const speed = args.text("speed") === "max" ? Infinity : args.number("speed", 1, { min: 0.001, max: 1e6 });
   const seed = Math.floor(args.number("seed", newSeed(), { min: 1, max: 2 ** 31 }));
   try {
-    const calls: TraceCall[] = [];
-    for await (const call of readTrace(path)) calls.push(call);
     const depth = args.number("depth", 256, { min: 1, max: 100_000 });
-    const result = await replay(calls, {
-      target: parseTarget(target, args.text("tls-ca")),
+    const result = await replay(path, {
+      target: parseBenchTarget({ grpc: target, http: args.text("http"), caFile: args.text("tls-ca") }),
       instanceName: args.text("instance") ?? "",
       speed,
       depth,

@@ -2,13 +2,15 @@
 
 import { readPackageFile } from "../../src/base/native-addon.ts";
 import { formatRate, latencyOf, ratesOf, summarize, type BenchReport, type ScenarioReport } from "./report.ts";
+import { median } from "./statistics.ts";
 
 const COLOURS = ["#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a"];
 
 export function formatPage(report: BenchReport): string {
   const script = Buffer.from(readPackageFile("uplot/dist/uPlot.iife.min.js")).toString();
   const style = Buffer.from(readPackageFile("uplot/dist/uPlot.min.css")).toString();
-  const plots = report.scenarios.map(plotsOf);
+  const curves = scalingCurves(report.scenarios);
+  const plots = [...report.scenarios.map(plotsOf), curves];
   // "</script>" inside the data would end the element.
   const data = JSON.stringify(plots).replaceAll("<", "\\u003c");
   return `<!doctype html>
@@ -21,6 +23,7 @@ table{border-collapse:collapse}td,th{padding:.2em .8em;border-bottom:1px solid #
 <p>${html(report.startedAt)}, ${html(report.machine)}, seed ${report.seed}. Ceiling of the generator: ${html(formatRate(report.ceilingPerSecond, "calls"))}.</p>
 <p><code>${html(report.command)}</code></p>
 ${report.scenarios.map(sectionOf).join("\n")}
+${curves.length === 0 ? "" : `<h2>Scaling</h2><p>Rate against calls in flight: connections × depth.</p><div class="plots">${curves.map(({ id }) => `<div id="${id}"></div>`).join("")}</div>`}
 <script>${script.replaceAll("</script", "<\\/script")}</script>
 <script>
 for (const plots of ${data}) for (const plot of plots) {
@@ -53,7 +56,39 @@ function sectionOf(scenario: ScenarioReport, index: number): string {
 <div class="plots"><div id="latency${index}"></div><div id="time${index}"></div><div id="runs${index}"></div></div>`;
 }
 
-function plotsOf(scenario: ScenarioReport, index: number): object[] {
+interface Plot {
+  readonly id: string;
+  readonly title: string;
+  readonly x: string;
+  readonly y: string;
+  readonly logX: boolean;
+  readonly names: readonly string[];
+  readonly data: readonly (readonly (number | null)[])[];
+}
+
+/** One curve a target for each scenario that was measured in several shapes. */
+function scalingCurves(scenarios: readonly ScenarioReport[]): Plot[] {
+  const byName = Map.groupBy(
+    scenarios.filter(({ shape }) => shape !== undefined),
+    ({ scenario }) => scenario.split("@")[0]!,
+  );
+  return [...byName].flatMap(([name, measured], index): Plot[] => {
+    const inFlight = ({ shape }: ScenarioReport): number => shape!.connections * shape!.depth;
+    const sorted = measured.toSorted((a, b) => inFlight(a) - inFlight(b));
+    if (sorted.length < 2) return [];
+    const names = sorted[0]!.targets.map(({ target }) => target);
+    const rates = names.map((_, target) =>
+      sorted.map(({ targets }) => {
+        const values = ratesOf(targets[target]!);
+        return values.length === 0 ? null : median(values);
+      }),
+    );
+    const axes = { x: "calls in flight", y: `${sorted[0]!.unit}/s`, logX: true };
+    return [{ id: `scaling${index}`, title: name, ...axes, names, data: [sorted.map(inFlight), ...rates] }];
+  });
+}
+
+function plotsOf(scenario: ScenarioReport, index: number): Plot[] {
   const names = scenario.targets.map(({ target }) => target);
   const shares = Array.from({ length: 60 }, (_, step) => 1 - 10 ** (-step / 15));
   const latencies = scenario.targets.map((target) => {

@@ -102,7 +102,7 @@ export class RawConnection {
     this.#socket = socket;
     this.#encoder = new RequestHeaderEncoder(target.authority, target.tls ? "https" : "http");
     socket.on("data", (chunk: Buffer) => this.#onBytes(chunk));
-    socket.on("error", (error) => this.#fail(error.message));
+    socket.on("error", (error) => this.#fail(`the connection broke: ${error.message}`));
     socket.on("close", () => this.#fail("the server closed the connection"));
     const settings = frame(FrameType.SETTINGS, 0, 0, [
       setting(SettingId.ENABLE_PUSH, 0),

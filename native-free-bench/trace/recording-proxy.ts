@@ -1,14 +1,18 @@
-// A transparent gRPC proxy that writes down what passes through it.
+// A transparent proxy of gRPC, and of the HTTP cache protocol on the same port, that writes down what passes through it.
 //
 // Invariant: messages, order, status, trailers and cancellation pass unchanged; headers pass and are never written down.
 // Bounds: a direction reads on only when the other side took the message before, so a call holds one message each way.
 
 import { createServer, type Http2Server, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
-import type { AddressInfo } from "node:net";
+import { Agent, createServer as createHttpServer } from "node:http";
+import { Agent as TlsAgent } from "node:https";
+import { createServer as createTcpServer, type AddressInfo, type Socket } from "node:net";
+import { sniffProtocol } from "../../src/http2/preface.ts";
 import { Http2Channel, type Call } from "../client/http2-channel.ts";
 import { frameMessage, MessageReader } from "../client/message-framing.ts";
 import type { Target } from "../client/target.ts";
 import { describeRequest } from "./describe-request.ts";
+import { forwardHttp } from "./recording-http.ts";
 import type { TraceCall } from "./trace-format.ts";
 
 export interface RecordingProxy {
@@ -30,6 +34,7 @@ const NOT_FORWARDED = new Set(["te", "content-type", "user-agent", "connection",
 export async function startRecordingProxy(options: RecordingOptions): Promise<RecordingProxy> {
   const begunMs = performance.now();
   const server: Http2Server = createServer({ settings: { initialWindowSize: 1024 * 1024 } });
+  const connectionOf = new WeakMap<Socket, number>();
   let connections = 0;
   const channels = new Set<Http2Channel>();
   server.on("session", (session) => {
@@ -48,21 +53,57 @@ export async function startRecordingProxy(options: RecordingOptions): Promise<Re
         void forward(stream as ServerHttp2Stream, headers, { ...options, channel, connection, begunMs }),
     );
   });
+  const agent = options.upstream.tls
+    ? new TlsAgent({ keepAlive: true, ca: options.upstream.certificateAuthority })
+    : new Agent({ keepAlive: true });
+  const httpServer = createHttpServer((incoming, answer) => {
+    const connection = connectionOf.get(incoming.socket) ?? connections++;
+    connectionOf.set(incoming.socket, connection);
+    forwardHttp(incoming, answer, { ...options, agent, connection, begunMs });
+  });
+  const sockets = new Set<Socket>();
+  const listener = createTcpServer((socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+    socket.on("error", () => undefined);
+    sniff(socket, (protocol) => (protocol === "http2" ? server : httpServer).emit("connection", socket));
+  });
   await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(options.port, options.host, resolve);
+    listener.once("error", reject);
+    listener.listen(options.port, options.host, resolve);
   });
   return {
-    port: (server.address() as AddressInfo).port,
+    port: (listener.address() as AddressInfo).port,
     close: async () => {
       for (const channel of channels) channel.close();
+      agent.destroy();
       await new Promise<void>((resolve) => {
-        server.close(() => resolve());
-        // Sessions of clients that stay would keep the server open for ever.
-        setTimeout(resolve, 500).unref();
+        listener.close(() => resolve());
+        // Connections of clients that stay would keep the proxy open for ever; what they wait for may still end.
+        setTimeout(() => {
+          for (const socket of sockets) socket.destroy();
+        }, CLOSE_MS);
       });
     },
   };
+}
+
+const CLOSE_MS = 500;
+
+/** Reads until the first octets say what they are, and puts them back; the socket never flows, or HTTP/2 misses them. */
+function sniff(socket: Socket, onProtocol: (protocol: "http1" | "http2") => void): void {
+  let seen: Buffer = Buffer.alloc(0);
+  const onReadable = (): void => {
+    const chunk = socket.read() as Buffer | null;
+    if (chunk === null) return;
+    seen = Buffer.concat([seen, chunk]);
+    const protocol = sniffProtocol(seen);
+    if (protocol === "undecided") return;
+    socket.off("readable", onReadable);
+    socket.unshift(seen);
+    onProtocol(protocol);
+  };
+  socket.on("readable", onReadable);
 }
 
 interface ForwardContext extends RecordingOptions {

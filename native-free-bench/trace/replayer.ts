@@ -8,22 +8,26 @@ import { ByteStream } from "../../src/proto/bytestream.ts";
 import { Code } from "../../src/base/status.ts";
 import {
   ActionCache,
+  ActionResult,
   Capabilities,
   ContentAddressableStorage as Cas,
   Execution,
 } from "../../src/proto/remote_execution.ts";
 import type { BlobDigest } from "../digest-functions.ts";
 import { frameMessage } from "../client/message-framing.ts";
-import type { Target } from "../client/target.ts";
+import type { BenchTarget } from "../load/bench-target.ts";
+import type { LoadClient } from "../load/generator.ts";
 import { Histogram } from "../load/histogram.ts";
+import { HttpLoadClient } from "../load/http-client.ts";
 import { LoadSetup, type LoadBlob } from "../load/load-setup.ts";
 import { prepare, prepareWrite } from "../load/prepared-calls.ts";
-import { RawConnection, type PreparedCall } from "../load/raw-connection.ts";
+import { RawConnection, type CallResult, type PreparedCall } from "../load/raw-connection.ts";
 import { RandomData } from "../random-data.ts";
 import type { TraceCall, TraceDigest } from "./trace-format.ts";
+import { TraceIndex } from "./trace-index.ts";
 
 export interface ReplayOptions {
-  readonly target: Target;
+  readonly target: BenchTarget;
   readonly instanceName: string;
   /** 1 is the recorded speed, 2 twice as fast; Infinity as fast as the server answers. */
   readonly speed: number;
@@ -44,51 +48,111 @@ export interface ReplayResult {
 
 const COMPRESSIBLE_SHARE = 0.5;
 
-export async function replay(calls: readonly TraceCall[], options: ReplayOptions): Promise<ReplayResult> {
-  const ordered = calls.toSorted((a, b) => a.at - b.at);
-  const main = await RawConnection.open(options.target);
-  const connections = new Map<number, RawConnection>();
+export async function replay(path: string, options: ReplayOptions): Promise<ReplayResult> {
+  const needs = new TraceNeeds();
+  const trace = await TraceIndex.open(path, (call) => needs.note(call));
+  const connections = new ReplayConnections(options.target);
   try {
-    const setup = new LoadSetup(main, { ...options, compressibleShare: COMPRESSIBLE_SHARE, platform: new Map() });
-    const blobs = new SyntheticBlobs(setup, options.seed, ordered);
-    await uploadWhatIsRead(ordered, setup, blobs);
-    const latency = new Map<string, Histogram>();
-    const recorded = new Map<string, Histogram>();
-    let [outstanding, leftOut, otherCode, done] = [0, 0, 0, 0];
-    let wake: () => void = () => undefined;
-    const begunMs = performance.now();
-    for (const call of ordered) {
-      const prepared = call.messages === undefined ? synthesize(call, setup, blobs) : recordedRequest(call);
-      if (prepared === undefined) {
-        leftOut++;
-        continue;
-      }
-      const dueMs = begunMs + call.at / options.speed;
-      for (let waitMs = dueMs - performance.now(); waitMs > 0.5; waitMs = dueMs - performance.now())
-        await new Promise((resolve) => setTimeout(resolve, waitMs));
-      while (outstanding >= options.depth) await new Promise<void>((resolve) => (wake = resolve));
-      let connection = connections.get(call.connection);
-      if (connection === undefined)
-        connections.set(call.connection, (connection = await RawConnection.open(options.target)));
-      if (connection.failure !== undefined)
-        throw new Error(`the server went away after ${done} calls: ${connection.failure}`);
-      outstanding++;
-      // Late starts are the server's doing as well: latency counts from when the call was due.
-      const startMs = Number.isFinite(options.speed) ? Math.max(dueMs, begunMs) : performance.now();
-      connection.call(prepared, ({ code }) => {
-        outstanding--;
-        done++;
-        if (code !== call.code) otherCode++;
-        record(latency, call.path, (performance.now() - startMs) * 1000);
-        record(recorded, call.path, call.took * 1000);
-        wake();
-      });
-    }
-    while (outstanding > 0) await new Promise<void>((resolve) => (wake = resolve));
-    return { calls: done, leftOut, otherCode, durationMs: performance.now() - begunMs, latency, recorded };
+    const setupOptions = { ...options, compressibleShare: COMPRESSIBLE_SHARE, platform: new Map<string, string>() };
+    const setup = new LoadSetup(connections, setupOptions);
+    const blobs = new SyntheticBlobs(setup, options.seed, needs.transferred);
+    await uploadWhatIsRead(needs, setup, blobs);
+    return await play(trace, connections, options, (call) =>
+      call.method !== undefined
+        ? httpRequest(call, blobs)
+        : call.messages === undefined
+          ? synthesize(call, setup, blobs)
+          : recordedRequest(call),
+    );
   } finally {
-    main.close();
-    for (const connection of connections.values()) connection.close();
+    connections.close();
+    trace.close();
+  }
+}
+
+async function play(
+  trace: TraceIndex,
+  connections: ReplayConnections,
+  options: ReplayOptions,
+  requestOf: (call: TraceCall) => PreparedCall | undefined,
+): Promise<ReplayResult> {
+  const latency = new Map<string, Histogram>();
+  const recorded = new Map<string, Histogram>();
+  let [outstanding, leftOut, otherCode, done] = [0, 0, 0, 0];
+  let wake: () => void = () => undefined;
+  const begunMs = performance.now();
+  for (const call of trace.calls()) {
+    const prepared = requestOf(call);
+    if (prepared === undefined) {
+      leftOut++;
+      continue;
+    }
+    const dueMs = begunMs + call.at / options.speed;
+    for (let waitMs = dueMs - performance.now(); waitMs > 0.5; waitMs = dueMs - performance.now())
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
+    while (outstanding >= options.depth) await new Promise<void>((resolve) => (wake = resolve));
+    const connection = await connections.get(call);
+    if (connection.failure !== undefined)
+      throw new Error(`the server went away after ${done} calls: ${connection.failure}`);
+    outstanding++;
+    // Late starts are the server's doing as well: latency counts from when the call was due.
+    const startMs = Number.isFinite(options.speed) ? Math.max(dueMs, begunMs) : performance.now();
+    const name = call.method === undefined ? call.path : `${call.method} ${call.path}`;
+    connection.call(prepared, ({ code }) => {
+      outstanding--;
+      done++;
+      if (!isSameCode(code, call)) otherCode++;
+      record(latency, name, (performance.now() - startMs) * 1000);
+      record(recorded, name, call.took * 1000);
+      wake();
+    });
+  }
+  while (outstanding > 0) await new Promise<void>((resolve) => (wake = resolve));
+  return { calls: done, leftOut, otherCode, durationMs: performance.now() - begunMs, latency, recorded };
+}
+
+function isSameCode(code: number, { method, code: before }: TraceCall): boolean {
+  if (method === undefined) return code === before;
+  return code === Code.OK ? before >= 200 && before < 300 : code === before;
+}
+
+/** A connection for each recorded one, and one of each protocol for preparing. */
+class ReplayConnections {
+  readonly #target: BenchTarget;
+  readonly #open = new Map<string, LoadClient & { callOnce(call: PreparedCall): Promise<CallResult> }>();
+
+  constructor(target: BenchTarget) {
+    this.#target = target;
+  }
+
+  get failure(): string | undefined {
+    return [...this.#open.values()].find(({ failure }) => failure !== undefined)?.failure;
+  }
+
+  async get({
+    connection,
+    method,
+  }: Pick<TraceCall, "connection" | "method">): Promise<
+    LoadClient & { callOnce(call: PreparedCall): Promise<CallResult> }
+  > {
+    const key = `${method === undefined ? "grpc" : "http"} ${connection}`;
+    let client = this.#open.get(key);
+    if (client === undefined) {
+      client =
+        method === undefined ? await RawConnection.open(this.#target.grpc) : await HttpLoadClient.open(this.#target, 1);
+      this.#open.set(key, client);
+    }
+    return client;
+  }
+
+  /** For preparing: HTTP calls name their method. */
+  async callOnce(call: PreparedCall): Promise<CallResult> {
+    const method = call.path.startsWith("/") ? {} : { method: "PUT" };
+    return await (await this.get({ connection: -1, ...method })).callOnce(call);
+  }
+
+  close(): void {
+    for (const client of this.#open.values()) client.close();
   }
 }
 
@@ -109,14 +173,10 @@ class SyntheticBlobs {
   readonly #transferred: ReadonlySet<string>;
   readonly #digests = new Map<string, BlobDigest>();
 
-  constructor(setup: LoadSetup, seed: number, calls: readonly TraceCall[]) {
+  constructor(setup: LoadSetup, seed: number, transferred: ReadonlySet<string>) {
     this.#setup = setup;
     this.#seed = seed;
-    this.#transferred = new Set(
-      calls
-        .filter((call) => isUpload(call) || isRead(call))
-        .flatMap((call) => (call.digests ?? []).map(({ hash }) => hash)),
-    );
+    this.#transferred = transferred;
   }
 
   digest(recorded: TraceDigest): BlobDigest {
@@ -139,26 +199,65 @@ class SyntheticBlobs {
   }
 }
 
-function isUpload({ path }: TraceCall): boolean {
-  return path === ByteStream.methods.Write.path || path === Cas.methods.BatchUpdateBlobs.path;
+function isUpload({ path, method }: TraceCall): boolean {
+  return path === ByteStream.methods.Write.path || path === Cas.methods.BatchUpdateBlobs.path || method === "PUT";
 }
 
-function isRead({ path }: TraceCall): boolean {
-  return path === ByteStream.methods.Read.path || path === Cas.methods.BatchReadBlobs.path;
+function isRead({ path, method }: TraceCall): boolean {
+  return path === ByteStream.methods.Read.path || path === Cas.methods.BatchReadBlobs.path || method === "GET";
 }
 
-async function uploadWhatIsRead(calls: readonly TraceCall[], setup: LoadSetup, blobs: SyntheticBlobs): Promise<void> {
-  const written = new Set<string>();
-  const needed = new Map<string, TraceDigest>();
-  for (const call of calls) {
-    if (call.messages !== undefined || call.code !== Code.OK) continue;
+/** What a trace transfers, and what of it must be there before it is played. */
+class TraceNeeds {
+  readonly transferred = new Set<string>();
+  readonly reads = new Map<string, { readonly digest: TraceDigest; readonly httpPath: string | undefined }>();
+  readonly #written = new Set<string>();
+
+  note(call: TraceCall): void {
+    const [upload, isReading] = [isUpload(call), isRead(call)];
+    if (!upload && !isReading) return;
     for (const digest of call.digests ?? []) {
-      if (isUpload(call)) written.add(digest.hash);
-      else if (isRead(call) && !written.has(digest.hash) && blobs.canMake(digest)) needed.set(digest.hash, digest);
+      this.transferred.add(digest.hash);
+      const isOk = call.method === undefined ? call.code === Code.OK : call.code === 200;
+      if (upload && isOk) this.#written.add(digest.hash);
+      else if (isReading && isOk && call.messages === undefined && !this.#written.has(digest.hash))
+        this.reads.set(digest.hash, { digest, httpPath: call.method === undefined ? undefined : call.path });
+      else if (isReading && isOk && call.method !== undefined && !this.#written.has(digest.hash))
+        this.reads.set(digest.hash, { digest, httpPath: call.path });
     }
   }
-  // One at a time, so that the bytes of a long trace are not all in memory at once.
-  for (const digest of needed.values()) await setup.store([blobs.get(digest)]);
+}
+
+/** One at a time, so that the bytes of a long trace are not all in memory at once. */
+async function uploadWhatIsRead({ reads }: TraceNeeds, setup: LoadSetup, blobs: SyntheticBlobs): Promise<void> {
+  for (const { digest, httpPath } of reads.values()) {
+    if (!blobs.canMake(digest)) continue;
+    if (httpPath === undefined) await setup.store([blobs.get(digest)]);
+    else await setup.expectOk(httpUpload(httpPath, digest, blobs));
+  }
+}
+
+function httpRequest(call: TraceCall, blobs: SyntheticBlobs): PreparedCall | undefined {
+  const [recorded] = call.digests ?? [];
+  if (recorded === undefined || call.path === "/" || !blobs.canMake(recorded)) return undefined;
+  if (call.method !== "PUT") return { path: `${call.method} ${httpPath(call.path, recorded, blobs)}`, body: [] };
+  const upload = httpUpload(call.path, recorded, blobs);
+  // Bytes that were kept belong to the recorded name.
+  const kept = call.messages?.[0];
+  if (kept === undefined) return upload;
+  return { path: `PUT ${call.path}/${recorded.hash}`, body: [Buffer.from(kept, "base64")] };
+}
+
+function httpUpload(store: string, recorded: TraceDigest, blobs: SyntheticBlobs): PreparedCall {
+  const { data } = blobs.get(recorded);
+  // What is under /ac/ must be an ActionResult; its size is about the recorded one.
+  const body = store === "/ac" ? ActionResult.encode({ stdoutRaw: data.subarray(Math.min(data.length, 8)) }) : data;
+  return { path: `PUT ${httpPath(store, recorded, blobs)}`, body: [body] };
+}
+
+/** Keys of the action cache are as recorded; blobs have the name of what stands in for them. */
+function httpPath(store: string, recorded: TraceDigest, blobs: SyntheticBlobs): string {
+  return `${store}/${store === "/ac" ? recorded.hash : blobs.digest(recorded).hash}`;
 }
 
 function recordedRequest(call: TraceCall): PreparedCall {

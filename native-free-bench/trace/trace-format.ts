@@ -4,7 +4,6 @@
 // digests, sizes, times, codes. Reading refuses what it does not know, naming the line.
 
 import { createReadStream } from "node:fs";
-import { createInterface } from "node:readline";
 
 export const TRACE_FORMAT = "ledge-trace/1";
 
@@ -27,7 +26,11 @@ export interface TraceCall {
   /** Milliseconds until the status. */
   readonly took: number;
   readonly connection: number;
+  /** `/package.Service/Method`; of HTTP `/cas`, `/ac`, or `/` for all else. */
   readonly path: string;
+  /** Of HTTP only. */
+  readonly method?: string;
+  /** Of gRPC; of HTTP the status. */
   readonly code: number;
   /** Payload bytes of each request message, prefixes excluded. */
   readonly sent: readonly number[];
@@ -44,33 +47,63 @@ export interface TraceCall {
   readonly messages?: readonly string[];
 }
 
-/** Yields the calls of a trace. */
-export async function* readTrace(path: string): AsyncGenerator<TraceCall> {
+/** A call, and where its line is in the file. */
+export interface TraceLine {
+  readonly call: TraceCall;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Yields the calls of a trace in the order of the file. */
+export async function* readTrace(path: string): AsyncGenerator<TraceLine> {
   let number = 0;
-  for await (const line of createInterface({ input: createReadStream(path), crlfDelay: Infinity })) {
+  for await (const { text, offset, length } of readLines(path)) {
     number++;
-    if (line === "") continue;
-    const value = parseLine(line, path, number);
-    if (number === 1) {
-      if ((value as Partial<TraceHeader>).format !== TRACE_FORMAT)
-        throw new Error(`"${path}" is not a trace: its first line does not say "format": "${TRACE_FORMAT}"`);
-      continue;
-    }
-    const call = value as TraceCall;
-    if (typeof call.at !== "number" || typeof call.path !== "string" || !Array.isArray(call.sent)) {
-      throw new Error(`"${path}" line ${number}: expected an object with at, path and sent`);
-    }
-    yield call;
+    if (text === "") continue;
+    const where = `"${path}" line ${number}`;
+    if (number > 1) yield { call: parseTraceCall(text, where), offset, length };
+    else if ((parseObject(text, where) as Partial<TraceHeader>).format !== TRACE_FORMAT)
+      throw new Error(`"${path}" is not a trace: its first line does not say "format": "${TRACE_FORMAT}"`);
   }
   if (number === 0) throw new Error(`"${path}" is empty`);
 }
 
-function parseLine(line: string, path: string, number: number): object {
+export function parseTraceCall(text: string, where: string): TraceCall {
+  const call = parseObject(text, where) as TraceCall;
+  if (typeof call.at !== "number" || typeof call.path !== "string" || !Array.isArray(call.sent))
+    throw new Error(`${where}: expected an object with at, path and sent`);
+  return call;
+}
+
+async function* readLines(path: string): AsyncGenerator<{ text: string; offset: number; length: number }> {
+  let offset = 0;
+  let parts: Buffer[] = [];
+  const line = (): { text: string; offset: number; length: number } => {
+    const bytes = Buffer.concat(parts);
+    parts = [];
+    return { text: bytes.toString(), offset, length: bytes.length };
+  };
+  for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) {
+    let rest = chunk as Buffer;
+    for (let end = rest.indexOf(0x0a); end >= 0; end = rest.indexOf(0x0a)) {
+      parts.push(rest.subarray(0, end));
+      const whole = line();
+      yield whole;
+      offset += whole.length + 1;
+      rest = rest.subarray(end + 1);
+    }
+    parts.push(rest);
+  }
+  const last = line();
+  if (last.length > 0) yield last;
+}
+
+function parseObject(text: string, where: string): object {
   try {
-    const value: unknown = JSON.parse(line);
+    const value: unknown = JSON.parse(text);
     if (typeof value === "object" && value !== null) return value;
   } catch {
     // The message below says where; a trace that was cut by a kill ends like this.
   }
-  throw new Error(`"${path}" line ${number} is not a JSON object; was the trace cut?`);
+  throw new Error(`${where} is not a JSON object; was the trace cut?`);
 }

@@ -1,19 +1,15 @@
 // The commands as a user meets them: exit codes, messages, reports that are kept, servers that misbehave.
 
-import { spawn } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, type AddressInfo, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { TraceIndex } from "../../native-free-bench/trace/trace-index.ts";
 import { startBrokenServer } from "./broken-server/broken-server.ts";
 import type { FakeServer } from "./broken-server/fake-grpc.ts";
-
-interface Ended {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
+import { run, type Ended } from "./run-command.ts";
 
 let folder: string;
 let server: FakeServer;
@@ -159,34 +155,6 @@ describe("a server that misbehaves", () => {
     expect(report.counts.passed).toBeGreaterThan(20);
     expect(report.counts.undecided).toBeGreaterThan(10);
   });
-
-  test("is one of two targets of bench: 3, and the other is measured", async () => {
-    const path = join(folder, "bench.json");
-    const flags = [
-      "--scenario",
-      "capabilities",
-      "--runs",
-      "1",
-      "--duration",
-      "200ms",
-      "--warm-up",
-      "50ms",
-      "--json",
-      path,
-    ];
-    const { code, stdout } = await run(
-      "bench",
-      ...flags,
-      "--target",
-      `good=${target()}`,
-      "--target",
-      "gone=grpc://127.0.0.1:1",
-    );
-    expect(code).toBe(3);
-    expect(stdout).toMatch(/good +[\d.]+ k? ?calls\/s/);
-    expect(stdout).toContain("nothing listens there");
-    expect(JSON.parse(await readFile(path, "utf8"))).toMatchObject({ format: "ledge-bench/1" });
-  });
 });
 
 describe("bench", () => {
@@ -255,28 +223,62 @@ describe("record and replay", () => {
     expect(stdout).toMatch(/^\d+ calls in .*, 0 with another status than recorded/);
   });
 
+  test("take HTTP requests on the same port, without prefix, query or headers", async () => {
+    const path = join(folder, "http.trace");
+    const body = Buffer.from("a blob that came by HTTP");
+    const hash = createHash("sha256").update(body).digest("hex");
+    const absent = "0".repeat(64);
+    let asked: Promise<number[]> | undefined;
+    const recording = run("record", "--listen", "127.0.0.1:0", "--upstream", target(), "--out", path, {
+      onStdout: (text, child) => {
+        const port = /grpc:\/\/127\.0\.0\.1:(\d+) and interrupt/.exec(text)?.[1];
+        if (port === undefined || asked !== undefined) return;
+        const base = `http://127.0.0.1:${port}/someone`;
+        asked = (async () => {
+          const put = await fetch(`${base}/cas/${hash}`, { method: "PUT", body, headers: { authorization: "secret" } });
+          const got = await fetch(`${base}/cas/${hash}`);
+          expect(await got.text()).toBe(body.toString());
+          const missed = await fetch(`${base}/ac/${absent}`);
+          return [put.status, got.status, missed.status];
+        })();
+        void asked.finally(() => child.kill("SIGINT"));
+      },
+    });
+    expect((await recording).code).toBe(0);
+    expect(await asked).toEqual([200, 200, 404]);
+    const lines = (await readFile(path, "utf8")).trimEnd().split("\n").slice(1);
+    expect(lines.map((line) => JSON.parse(line) as unknown)).toMatchObject([
+      { method: "PUT", path: "/cas", code: 200, sent: [body.length], digests: [{ hash, size: body.length }] },
+      { method: "GET", path: "/cas", code: 200, received: body.length, digests: [{ hash, size: body.length }] },
+      { method: "GET", path: "/ac", code: 404, digests: [{ hash: absent, size: 0 }] },
+    ]);
+    expect(lines.join()).not.toMatch(/secret|someone/);
+    const { code, stdout } = await run("replay", "--target", target(), "--speed", "max", path);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^3 calls in .*, 0 with another status than recorded, 0 left out/);
+  });
+
+  // A trace is in the order in which calls ended.
+  test("play calls in the order in which they began", async () => {
+    const path = join(folder, "order.trace");
+    const [hash, size] = ["ab".repeat(32), 1000];
+    const call = (at: number, took: number, path: string) =>
+      JSON.stringify({ at, took, connection: 0, path, code: 0, sent: [1], received: 1, digests: [{ hash, size }] });
+    // The blob is read after it was written: the write began first and its line is second.
+    const lines = [
+      call(30, 1, "/google.bytestream.ByteStream/Read"),
+      call(10, 50, "/google.bytestream.ByteStream/Write"),
+    ];
+    await writeFile(path, `{"format":"ledge-trace/1"}\n${lines.join("\n")}\n`);
+    const index = await TraceIndex.open(path, () => undefined);
+    const order = [...index.calls()].map(({ at }) => at);
+    index.close();
+    expect(order).toEqual([10, 30]);
+  });
+
   test("refuse a file that is no trace", async () => {
     const { code, stderr } = await run("replay", "--target", target(), join(import.meta.dirname, "commands.test.ts"));
     expect(code).toBe(3);
     expect(stderr).toContain("line 1 is not a JSON object");
   });
 });
-
-interface RunOptions {
-  readonly onStdout: (text: string, child: ReturnType<typeof spawn>) => unknown;
-}
-
-async function run(...argv: readonly (string | RunOptions)[]): Promise<Ended> {
-  const options = argv.find((value): value is RunOptions => typeof value === "object");
-  const texts = argv.filter((value): value is string => typeof value === "string");
-  const main = join(import.meta.dirname, "../../native-free-bench/main.ts");
-  const child = spawn(process.execPath, [main, ...texts], { stdio: ["ignore", "pipe", "pipe"] });
-  let [stdout, stderr] = ["", ""];
-  child.stdout.on("data", (chunk: Buffer) => {
-    stdout += chunk.toString();
-    options?.onStdout(stdout, child);
-  });
-  child.stderr.on("data", (chunk: Buffer) => (stderr += chunk.toString()));
-  const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
-  return { code, stdout, stderr };
-}

@@ -217,7 +217,21 @@ describe("reports", () => {
     expect(page).not.toContain("bench </script>");
   });
 
+  // What was measured in two shapes is a curve; in one it is not.
+  test("as a page have a curve for each scenario that was measured in several shapes", () => {
+    const [fmb] = report.scenarios;
+    const shaped = [
+      { connections: 4, depth: 16 },
+      { connections: 1, depth: 1 },
+    ].map((shape) => ({ ...fmb!, scenario: `fmb@${shape.connections}x${shape.depth}`, shape }));
+    const page = formatPage({ ...report, scenarios: shaped });
+    expect(page).toContain('"title":"fmb","x":"calls in flight"');
+    expect(page).toContain('"data":[[1,64],[1100,1100],[2200,2200],[null,null]]');
+    expect(formatPage({ ...report, scenarios: [shaped[0]!] })).not.toContain("calls in flight");
+  });
+
   test.each([
+    ["a.fmb@4x16.rate > 1", true],
     ["a.fmb.p99 > 1.5*b", true],
     ["a.fmb.p99 > 3*b", false],
     ["b.fmb.rate < a", false],
