@@ -6,7 +6,7 @@
 import { digestKey, type Digest } from "../digest/digest.ts";
 import type { DigestFunction } from "../digest/digest.ts";
 import type { DigestBatch } from "../digest/digest-batch.ts";
-import type { BlobReader, BlobStore, BlobUpload, Pin, ReadOptions } from "./blob-store.ts";
+import type { BlobReader, BlobStore, BlobUpload, CopyOutcome, Pin, ReadOptions } from "./blob-store.ts";
 
 export class AnnouncingBlobStore implements BlobStore {
   readonly #inner: BlobStore;
@@ -43,6 +43,10 @@ export class AnnouncingBlobStore implements BlobStore {
 
   get(digest: Digest): Uint8Array | undefined | Promise<Uint8Array | undefined> {
     return this.#inner.get(digest);
+  }
+
+  copyAtHand(batch: DigestBatch, position: number, target: Buffer, offsetBytes: number): CopyOutcome {
+    return this.#inner.copyAtHand(batch, position, target, offsetBytes);
   }
 
   openRead(digest: Digest, options?: ReadOptions): Promise<BlobReader> {

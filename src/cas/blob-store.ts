@@ -36,6 +36,12 @@ export interface BlobStore {
    */
   get(digest: Digest): Uint8Array | undefined | Promise<Uint8Array | undefined>;
 
+  /**
+   * Copies the blob at `position` of `batch` to `target` at `offsetBytes`, where its size has room. For small blobs by the
+   * hundred, without an object for each. Touches it.
+   */
+  copyAtHand(batch: DigestBatch, position: number, target: Buffer, offsetBytes: number): CopyOutcome;
+
   /** Opens a blob for reading; throws NOT_FOUND, or OUT_OF_RANGE when offsetBytes is beyond its end. */
   openRead(digest: Digest, options?: ReadOptions): Promise<BlobReader>;
 
@@ -64,6 +70,10 @@ export interface BlobStore {
   filePath(digest: Digest): string | undefined;
 }
 
+/** LATER: what stands in the way is only waiting, as for a file; get() does. */
+export const CopyOutcome = { COPIED: 1, ABSENT: 2, LATER: 3 } as const;
+export type CopyOutcome = (typeof CopyOutcome)[keyof typeof CopyOutcome];
+
 export interface ReadOptions {
   readonly offsetBytes?: number;
   /** 0 or absent: to the end. */
@@ -75,6 +85,8 @@ export interface BlobReader {
   readonly sizeBytes: number;
   /** The next chunk (64 KiB to 1 MiB), owned by the caller, or undefined at the end. Throws DATA_LOSS. */
   next(): Promise<Uint8Array | undefined>;
+  /** Takes a chunk back that its owner has done with, to read into it again; also fine after close, and never needed. */
+  giveBack?(chunk: Uint8Array): void;
   /** Idempotent; must be called. */
   close(): Promise<void>;
 }

@@ -16,6 +16,7 @@ import { Invocations } from "./invocations.ts";
 import { currentLease, NO_LEASE } from "./lease-context.ts";
 import {
   checksumsKey,
+  copyData,
   dataKey,
   decodeChecksums,
   decodeData,
@@ -126,11 +127,13 @@ export class EntryTable {
   async putInline(name: EntryName, data: Uint8Array): Promise<void> {
     const place = this.#nextPlace < this.#placesEnd ? this.#nextPlace++ : await this.#reserveAndTakePlace();
     const record = { flags: 0, access: this.accessClock.now(), sizeBytes: data.length, place };
-    await this.#store.write([
-      ...this.#removalOfBytes(name),
+    const operations: KeyValueOperation[] = [
       { type: "put", key: dataKey(place), value: encodeData(data) },
       { type: "put", key: entryKey(name.kind, name.words, name.offset), value: encodeEntry(record) },
-    ]);
+    ];
+    const removal = this.#removalOfBytes(name);
+    if (removal.length > 0) operations.unshift(...removal);
+    await this.#store.write(operations);
     this.#enter(name, record);
   }
 
@@ -147,8 +150,15 @@ export class EntryTable {
   /** The bytes of the small entry in `slot` of `index.at`, owned by the caller; undefined when they are damaged. */
   readInline(slot: number): Uint8Array | undefined {
     const segment = this.index.at;
-    const value = this.#store.get(dataKey(segment.placeAt(slot)));
+    const value = this.#store.borrow(dataKey(segment.placeAt(slot)));
     return value === undefined ? undefined : decodeData(value, segment.sizeAt(slot));
+  }
+
+  /** As readInline(), into `target` at `offset`; false when they are damaged. */
+  copyInline(slot: number, target: Buffer, offset: number): boolean {
+    const segment = this.index.at;
+    const value = this.#store.borrow(dataKey(segment.placeAt(slot)));
+    return value !== undefined && copyData(value, segment.sizeAt(slot), target, offset);
   }
 
   /** The checksums of a file's pieces; undefined when they are damaged or absent. */

@@ -8,7 +8,11 @@ import { crc32 } from "node:zlib";
 import { CHECKSUM_PIECE_BYTES } from "../compute/ingest-protocol.ts";
 import { Code, StatusError } from "../base/status.ts";
 import type { BlobReader } from "./blob-store.ts";
+import { PieceBuffers } from "./piece-buffers.ts";
 import type { ReadBounds } from "./read-bounds.ts";
+
+/** Of all readers: a blob that ends leaves its buffers to the next one. */
+const pieceBuffers = new PieceBuffers();
 
 export interface FileReaderOptions {
   readonly file: FileHandle;
@@ -55,6 +59,10 @@ export class FileReader implements BlobReader {
     return data.subarray(from, to);
   }
 
+  giveBack(chunk: Uint8Array): void {
+    pieceBuffers.give(chunk);
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#lastReading.then(() => this.#options.file.close()).finally(this.#options.onClose);
     return this.#closed;
@@ -70,7 +78,7 @@ export class FileReader implements BlobReader {
   async #readPiece(piece: number, begin: number): Promise<Uint8Array> {
     const { file, run, sizeBytes, checksums } = this.#options;
     const length = Math.min(CHECKSUM_PIECE_BYTES, sizeBytes - begin);
-    const data = Buffer.allocUnsafeSlow(length);
+    const data = pieceBuffers.take(length);
     let done = 0;
     while (done < length) {
       const { bytesRead } = await run(() => file.read(data, done, length - done, begin + done)).catch(

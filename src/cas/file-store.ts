@@ -48,6 +48,8 @@ export class FileStore {
   readonly #laterSyncs = new Set<Promise<void>>();
   readonly #isLazy: boolean;
   #nextTemporary = 1;
+  /** Names that were given out and not moved or removed since. */
+  readonly #temporaries = new Set<string>();
 
   private constructor(dataDirectory: string, durability: Durability) {
     this.#isLazy = durability === "lazy";
@@ -75,7 +77,9 @@ export class FileStore {
 
   /** A name nobody uses, on the file system of the blobs. */
   newTemporaryPath(): string {
-    return join(this.#temporaryDirectory, String(this.#nextTemporary++));
+    const path = join(this.#temporaryDirectory, String(this.#nextTemporary++));
+    this.#temporaries.add(path);
+    return path;
   }
 
   pathOf(fn: DigestFunction, hash: string): string {
@@ -89,6 +93,7 @@ export class FileStore {
       await this.#limiter.run(() => finishFile(temporaryPath, this.#isLazy ? "without sync" : "with sync"));
       await this.#unlinks.get(path);
       await this.#limiter.run(() => this.#rename(temporaryPath, path));
+      this.#temporaries.delete(temporaryPath);
       if (this.#isLazy) await this.#syncLater(path);
       else await this.#syncDirectory(dirname(path));
     } catch (error) {
@@ -101,8 +106,9 @@ export class FileStore {
     await Promise.all(this.#laterSyncs);
   }
 
-  /** Removes a temporary file that is not wanted any more; a file that is not there is fine. */
+  /** Removes a temporary file that is not wanted any more; a file that is not there is fine, and one committed costs nothing. */
   async discard(temporaryPath: string): Promise<void> {
+    if (!this.#temporaries.delete(temporaryPath)) return;
     await this.#limiter.run(() => unlink(temporaryPath)).catch(() => undefined);
   }
 

@@ -16,7 +16,14 @@ import { hexToWords, WORDS_PER_HASH, type DigestBatch } from "../digest/digest-b
 import { Code, StatusError } from "../base/status.ts";
 import { HASH_IN_PLACE_BYTES } from "../compute/ingest-pool.ts";
 import { hashHex } from "../compute/hash.ts";
-import type { BlobReader, BlobStore, BlobUpload, Pin, ReadOptions } from "./blob-store.ts";
+import {
+  CopyOutcome,
+  type BlobReader,
+  type BlobStore,
+  type BlobUpload,
+  type Pin,
+  type ReadOptions,
+} from "./blob-store.ts";
 import { IndexFlag } from "./blob-index.ts";
 import type { EntryName } from "./entry-table.ts";
 import { takeFile } from "./file-intake.ts";
@@ -93,6 +100,20 @@ export class LocalBlobStore implements BlobStore {
     if (slot < 0) return undefined;
     if ((this.#core.table.index.at.flagsAt(slot) & IndexFlag.FILE) !== 0) return this.#readWholeFile(digest);
     return this.#readInline(digest, slot);
+  }
+
+  copyAtHand(batch: DigestBatch, position: number, target: Buffer, offsetBytes: number): CopyOutcome {
+    const { table } = this.#core;
+    const { fn, words, sizesBytes } = batch;
+    const sizeBytes = sizesBytes[position] as number;
+    if (sizeBytes === 0) return CopyOutcome.COPIED;
+    const slot = table.find(fn, words, position * WORDS_PER_HASH);
+    if (slot < 0 || table.index.at.sizeAt(slot) !== sizeBytes) return CopyOutcome.ABSENT;
+    table.touch(slot, table.accessClock.now());
+    if ((table.index.at.flagsAt(slot) & IndexFlag.FILE) !== 0) return CopyOutcome.LATER;
+    if (table.copyInline(slot, target, offsetBytes)) return CopyOutcome.COPIED;
+    void this.#core.dropDamaged(nameOf(batch.digestAt(position)), "its bytes are not those that were stored");
+    return CopyOutcome.ABSENT;
   }
 
   async openRead(digest: Digest, options: ReadOptions = {}): Promise<BlobReader> {

@@ -37,7 +37,7 @@ export class LocalValueStore implements ValueStore {
       );
     }
     const name = nameOf(kind, key);
-    await this.#core.reserve("inline", value.length);
+    if (!this.#core.hasRoomFor("inline", value.length)) await this.#core.reserve("inline", value.length);
     await this.#core.locks.run(lockName(name), () => this.#core.table.putInline(name, value));
   }
 

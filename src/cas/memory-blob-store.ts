@@ -15,7 +15,14 @@ import {
   type Digest,
   type DigestFunction,
 } from "../digest/digest.ts";
-import type { BlobReader, BlobStore, BlobUpload, Pin, ReadOptions } from "./blob-store.ts";
+import {
+  CopyOutcome,
+  type BlobReader,
+  type BlobStore,
+  type BlobUpload,
+  type Pin,
+  type ReadOptions,
+} from "./blob-store.ts";
 import { MemoryEntries } from "./memory-entries.ts";
 import { MemoryReader } from "./memory-reader.ts";
 import { Pins } from "./pins.ts";
@@ -70,6 +77,13 @@ export class MemoryBlobStore implements BlobStore {
     if (hash === EMPTY_HASH[fn]) return 0;
     const sizeBytes = this.#sizes.get(`${fn}:${hash}`);
     return sizeBytes !== undefined && this.has({ fn, hash, sizeBytes }) ? sizeBytes : undefined;
+  }
+
+  copyAtHand(batch: DigestBatch, position: number, target: Buffer, offsetBytes: number): CopyOutcome {
+    const data = this.#find(batch.digestAt(position));
+    if (data === undefined) return CopyOutcome.ABSENT;
+    target.set(data, offsetBytes);
+    return CopyOutcome.COPIED;
   }
 
   get(digest: Digest): Uint8Array | undefined {

@@ -12,6 +12,7 @@
 
 import { crc32 } from "node:zlib";
 import { WORDS_PER_HASH } from "../digest/digest-batch.ts";
+import type { BorrowedValue } from "../kv/key-value-store.ts";
 
 const ENTRY_VERSION = 1;
 const ENTRY_BYTES = 22;
@@ -89,11 +90,20 @@ export function encodeData(data: Uint8Array): Uint8Array {
   return value;
 }
 
-/** The bytes, as a view of `value`; undefined when they are damaged. */
-export function decodeData(value: Uint8Array, sizeBytes: number): Uint8Array | undefined {
+/** The bytes, in a buffer of their own; undefined when they are damaged. */
+export function decodeData(value: BorrowedValue, sizeBytes: number): Uint8Array | undefined {
   if (value.length !== sizeBytes + 4) return undefined;
-  const data = value.subarray(4);
-  return littleEndian(value, 0) === crc32(data) ? data : undefined;
+  const data = Buffer.allocUnsafe(sizeBytes);
+  value.bytes.copy(data, 0, 4, value.length);
+  return littleEndian(value.bytes, 0) === crc32(data) ? data : undefined;
+}
+
+/** Copies the bytes to `target` at `offset`; false when they are damaged, and the room for them is to be written again. */
+export function copyData(value: BorrowedValue, sizeBytes: number, target: Buffer, offset: number): boolean {
+  if (value.length !== sizeBytes + 4) return false;
+  value.bytes.copy(target, offset, 4, value.length);
+  const copied = new Uint8Array(target.buffer, target.byteOffset + offset, sizeBytes);
+  return littleEndian(value.bytes, 0) === crc32(copied);
 }
 
 export function encodeChecksums(checksums: Uint32Array): Uint8Array {

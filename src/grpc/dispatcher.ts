@@ -108,7 +108,7 @@ export class Dispatcher implements CallHost {
     this.#activeCalls++;
     const { method } = entry;
     if (method.kind === "unary") new UnaryCall(stream, entry, method.handler, this, timeoutMs).start();
-    else new StreamingCall(stream, entry, method.handler, this, timeoutMs).start();
+    else new StreamingCall(stream, entry, method, this, timeoutMs).start();
   }
 }
 

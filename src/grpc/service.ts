@@ -41,9 +41,10 @@ export interface StreamCall extends Call {
   read(): Promise<Uint8Array | undefined>;
   /**
    * Sends one response message, given whole or as slices that make it up in order. The bytes are the transport's from
-   * now on. The promise is the credit: await it before making the next message. Throws as `read`.
+   * now on. The promise is the credit: await it before making the next message. Throws as `read`. `written` is called when
+   * the bytes have left and are the handler's again, to be used for another message; perhaps never.
    */
-  write(message: Uint8Array | readonly Uint8Array[]): Promise<void>;
+  write(message: Uint8Array | readonly Uint8Array[], written?: () => void): Promise<void>;
 }
 
 /** Returns the response; the synchronous return is a real path, not a convenience. `request` is valid during the call. */
@@ -67,9 +68,17 @@ export interface UnaryMethod extends MethodBase {
   readonly handler: UnaryHandler;
 }
 
+/**
+ * The only answer to the only request, when both are at hand in memory; undefined leaves the call to the method's handler.
+ * `request` is valid until it returns. An error it throws ends the call, as a handler's does.
+ */
+export type AnswerAtOnce = (request: Uint8Array, call: Call) => Uint8Array | undefined;
+
 export interface StreamMethod extends MethodBase {
   readonly kind: "stream";
   readonly handler: StreamHandler;
+  /** Asked first when a request has come whole in one read: no promise is made then. */
+  readonly answerAtOnce?: AnswerAtOnce | undefined;
 }
 
 export type Method = UnaryMethod | StreamMethod;

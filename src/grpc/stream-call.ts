@@ -9,12 +9,15 @@ import { ErrorCode } from "../http2/error-code.ts";
 import type { RequestReceiver, RequestStream } from "../http2/request-stream.ts";
 import { ServerCall, type CallHost } from "./call.ts";
 import { ACCEPT_ENCODING, decompressMessage } from "./message-encoding.ts";
-import { messagePrefix } from "./message-prefix.ts";
+import { messagePrefix, PREFIX_BYTES } from "./message-prefix.ts";
 import { MessageReader, type ReceivedMessage } from "./message-reader.ts";
 import type { MethodEntry } from "./method-table.ts";
-import type { StreamCall, StreamHandler } from "./service.ts";
+import type { AnswerAtOnce, StreamCall, StreamMethod } from "./service.ts";
 import { RESPONSE_HEAD } from "./status-trailers.ts";
-import { endInsideMessage } from "./unary-call.ts";
+import { endInsideMessage, isOnePlainMessage } from "./unary-call.ts";
+
+/** One for all calls: making an error with its stack took a tenth of a small read. */
+const HAS_ENDED = new StatusError(Code.CANCELLED, "The call has ended");
 
 interface Waiter<T> {
   readonly resolve: (value: T) => void;
@@ -22,9 +25,13 @@ interface Waiter<T> {
 }
 
 export class StreamingCall extends ServerCall implements StreamCall, RequestReceiver {
-  readonly #handler: StreamHandler;
+  readonly #method: StreamMethod;
+  /** Only where the method can answer at once: otherwise nobody wants the body in one piece. */
+  readonly onBody: ((octets: Uint8Array, start: number, end: number) => void) | undefined;
   readonly #reader: MessageReader;
   #ended = false;
+  /** Answered before the handler had to begin. */
+  #endedAtOnce = false;
   /** Octets that arrived behind an unread message. */
   #withheldBytes = 0;
   /** The message whose missing octets have been announced is the one being filled. */
@@ -35,18 +42,24 @@ export class StreamingCall extends ServerCall implements StreamCall, RequestRece
   constructor(
     stream: RequestStream,
     entry: MethodEntry,
-    handler: StreamHandler,
+    method: StreamMethod,
     host: CallHost,
     timeoutMs: number | undefined,
   ) {
     super(stream, entry, host, timeoutMs);
-    this.#handler = handler;
+    this.#method = method;
+    const { answerAtOnce } = method;
+    this.onBody =
+      answerAtOnce === undefined
+        ? undefined
+        : (octets, start, end) => this.#onWhole(octets, { start, end, answerAtOnce });
     this.#reader = new MessageReader(this.path, entry.maxRequestBytes);
   }
 
   /** Runs the handler; to be called once. */
   start(): void {
     this.stream.attach(this);
+    if (this.#endedAtOnce) return;
     this.armDeadline();
     this.#run().catch((error: unknown) => this.host.statusOf(error, this.path));
   }
@@ -58,7 +71,7 @@ export class StreamingCall extends ServerCall implements StreamCall, RequestRece
     return decompressMessage(message.bytes, { encoding, maxBytes: this.entry.maxRequestBytes, path: this.path });
   }
 
-  write(message: Uint8Array | readonly Uint8Array[]): Promise<void> {
+  write(message: Uint8Array | readonly Uint8Array[], written?: () => void): Promise<void> {
     if (this.over !== undefined) return Promise.reject(this.over);
     if (this.#waitingWrite !== undefined)
       return Promise.reject(new Error(`${this.path}: write() called before the last one settled`));
@@ -71,10 +84,11 @@ export class StreamingCall extends ServerCall implements StreamCall, RequestRece
     for (const slice of slices) sizeBytes += slice.length;
     return new Promise((resolve, reject) => {
       this.#waitingWrite = { resolve, reject };
-      this.stream.sendBody([messagePrefix(sizeBytes), ...slices], () => {
+      const taken = (): void => {
         this.#waitingWrite = undefined;
         resolve();
-      });
+      };
+      this.stream.sendBody([messagePrefix(sizeBytes), ...slices], taken, written);
     });
   }
 
@@ -118,16 +132,48 @@ export class StreamingCall extends ServerCall implements StreamCall, RequestRece
     return status.code === Code.UNIMPLEMENTED ? [ACCEPT_ENCODING] : [];
   }
 
+  #onWhole(
+    octets: Uint8Array,
+    { start, end, answerAtOnce }: { start: number; end: number; answerAtOnce: AnswerAtOnce },
+  ): void {
+    const sizeBytes = end - start - PREFIX_BYTES;
+    if (!isOnePlainMessage(octets, start, end) || sizeBytes > this.entry.maxRequestBytes) {
+      this.#takeWhole(octets, start, end);
+      return;
+    }
+    let finish: () => void;
+    try {
+      const answer = answerAtOnce(octets.subarray(start + PREFIX_BYTES, end), this);
+      if (answer === undefined) {
+        this.#takeWhole(octets, start, end);
+        return;
+      }
+      finish = () => this.succeedWith(answer);
+    } catch (error) {
+      finish = () => this.fail(this.host.statusOf(error, this.path));
+    }
+    this.stream.credit(end - start);
+    this.#endedAtOnce = true;
+    finish();
+    this.over ??= HAS_ENDED;
+    this.settled();
+  }
+
+  #takeWhole(octets: Uint8Array, start: number, end: number): void {
+    if (end > start) this.onData(octets.subarray(start, end));
+    this.onEnd();
+  }
+
   async #run(): Promise<void> {
     try {
-      await this.#handler(this);
+      await this.#method.handler(this);
       this.succeed();
     } catch (error) {
       // What a handler throws because its call is over is the echo of that end, not news.
       if (this.over === undefined) this.fail(this.host.statusOf(error, this.path));
     } finally {
       // What arrives from now on is for nobody.
-      this.over ??= new StatusError(Code.CANCELLED, `${this.path} has ended`);
+      this.over ??= HAS_ENDED;
       this.settled();
     }
   }

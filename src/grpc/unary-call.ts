@@ -39,8 +39,7 @@ export class UnaryCall extends ServerCall implements RequestReceiver {
   /** The usual small request: headers, message and end came in one read. */
   onBody(octets: Uint8Array, start: number, end: number): void {
     const sizeBytes = end - start - PREFIX_BYTES;
-    const plain = sizeBytes >= 0 && octets[start] === 0 && readLength(octets, start + 1) === sizeBytes;
-    if (!plain || sizeBytes > this.entry.maxRequestBytes) {
+    if (!isOnePlainMessage(octets, start, end) || sizeBytes > this.entry.maxRequestBytes) {
       if (end > start) this.onData(octets.subarray(start, end));
       this.onEnd();
       return;
@@ -143,6 +142,12 @@ export class UnaryCall extends ServerCall implements RequestReceiver {
     this.#started = true;
     this.settled();
   }
+}
+
+/** Whether octets `start` to `end` are one message that is not compressed, prefix included. */
+export function isOnePlainMessage(octets: Uint8Array, start: number, end: number): boolean {
+  const sizeBytes = end - start - PREFIX_BYTES;
+  return sizeBytes >= 0 && octets[start] === 0 && readLength(octets, start + 1) === sizeBytes;
 }
 
 function readLength(octets: Uint8Array, at: number): number {

@@ -149,6 +149,7 @@ export class ConnectionDriver {
   #onDrain(): void {
     if (!this.#blocked) return;
     this.#blocked = false;
+    if (this.#socket.writableLength === 0) this.connection.sender.output.recycle();
     this.#flush();
     this.#resumeReading();
   }

@@ -25,6 +25,9 @@ export class OutputBuffer {
   #sliceStart = 0;
   #at = 0;
   #queuedBytes = 0;
+  /** Who wants to know when octets appended before have been taken by the kernel: not handed out yet, and handed out. */
+  #waiting: (() => void)[] = [];
+  #handedOut: (() => void)[] = [];
 
   /** Octets that have not been taken. */
   get queuedBytes(): number {
@@ -57,6 +60,11 @@ export class OutputBuffer {
     this.#queuedBytes += sizeBytes;
   }
 
+  /** Calls `written` when the kernel has what was appended until now; never, when the connection ends before. */
+  onWritten(written: () => void): void {
+    this.#waiting.push(written);
+  }
+
   /** Hands out everything in order, to be written at once. */
   take(): readonly Uint8Array[] {
     this.#closeSlice();
@@ -65,17 +73,19 @@ export class OutputBuffer {
     this.#queuedBytes = 0;
     if (this.#slab !== undefined) this.#usedSlabs.push(this.#slab);
     this.#slab = undefined;
+    if (this.#waiting.length > 0) this.#handedOut.push(...this.#waiting.splice(0));
     return pieces;
   }
 
-  /** The kernel has all octets of the last `take`: their slabs can be used again. Otherwise they are left to the collector. */
+  /** The kernel has all octets ever taken: the slabs of the last `take` can be used again. */
   recycle(): void {
+    if (this.#handedOut.length > 0) for (const written of this.#handedOut.splice(0)) written();
     for (const slab of this.#usedSlabs)
       if (pool.length < MAX_POOLED_SLABS && slab.length === SLAB_BYTES) pool.push(slab);
     this.#usedSlabs.length = 0;
   }
 
-  /** The octets of the last `take` are still in use. */
+  /** The octets of the last `take` are still in use: their slabs are left to the collector. */
   abandon(): void {
     this.#usedSlabs.length = 0;
   }

@@ -27,7 +27,7 @@ export interface RequestReceiver {
    * The whole body and its end at once, in place of onData and onEnd, when it is there already. Octets `start` to `end`
    * are valid during the call only, and owed back like those of onData.
    */
-  onBody?(octets: Uint8Array, start: number, end: number): void;
+  readonly onBody?: ((octets: Uint8Array, start: number, end: number) => void) | undefined;
   /** A part of the body, valid during the call only. Its octets are owed back through `credit`. */
   onData(chunk: Uint8Array): void;
   /** The client has half-closed. */
@@ -69,8 +69,11 @@ export interface RequestStream {
   respond(head: HeaderBlock, response?: WholeResponse): void;
   /** Sends the response's head; body and trailers follow. */
   sendHead(head: HeaderBlock): void;
-  /** Sends a part of the body and calls `taken` once when the next one is wanted. One at a time. Never calls it after an abort. */
-  sendBody(slices: readonly Uint8Array[], taken: () => void): void;
+  /**
+   * Sends a part of the body and calls `taken` once when the next one is wanted. One at a time. Never calls it after an
+   * abort. Calls `written` when the kernel has it, and the slices are the caller's again; perhaps never.
+   */
+  sendBody(slices: readonly Uint8Array[], taken: () => void, written?: () => void): void;
   /** Ends a response that `sendHead` began, after the body that is still queued. */
   sendTrailers(trailers: HeaderBlock): void;
   /** Ends the stream at once and drops what is queued. */

@@ -168,8 +168,10 @@ export class Sender {
   }
 
   #onQueueEmpty(stream: Http2Stream): void {
-    const { taken } = stream;
+    const { taken, written } = stream;
     stream.taken = undefined;
+    stream.written = undefined;
+    if (written !== undefined) this.output.onWritten(written);
     if (stream.endsAfterQueue) {
       if (stream.trailers !== undefined) this.#writeBlock(stream, stream.trailers, Flag.END_STREAM);
       this.#endResponse(stream);

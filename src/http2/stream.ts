@@ -74,6 +74,7 @@ export class Http2Stream implements RequestStream {
   sliceOffset = 0;
   queuedBytes = 0;
   taken: (() => void) | undefined;
+  written: (() => void) | undefined;
   trailers: HeaderBlock | undefined;
   /** Nothing comes after the queue but the trailers, if any. */
   endsAfterQueue = false;
@@ -179,10 +180,11 @@ export class Http2Stream implements RequestStream {
     if (!this.closed && !this.headSent) this.#host.sendHead(this, head);
   }
 
-  sendBody(slices: readonly Uint8Array[], taken: () => void): void {
+  sendBody(slices: readonly Uint8Array[], taken: () => void, written?: () => void): void {
     if (this.closed || this.endsAfterQueue) return;
     for (const slice of slices) this.enqueue(slice);
     this.taken = taken;
+    this.written = written;
     this.#host.sendQueued(this);
   }
 
@@ -217,6 +219,7 @@ export class Http2Stream implements RequestStream {
     this.sliceOffset = 0;
     this.queuedBytes = 0;
     this.taken = undefined;
+    this.written = undefined;
     this.trailers = undefined;
   }
 

@@ -7,6 +7,11 @@ export interface KeyValueStore {
   /** The value, owned by the caller (a copy), or undefined. Synchronous: the map is in memory. */
   get(key: Uint8Array): Uint8Array | undefined;
   /**
+   * As get(), without a copy: the value is the first `length` of `bytes`, both good until the next call of any method.
+   * Undefined when absent.
+   */
+  borrow(key: Uint8Array): BorrowedValue | undefined;
+  /**
    * Writes all operations in one atomic, durable step. Concurrent calls share a commit. `key` and `value` buffers are
    * borrowed until the promise settles. Rejects with RESOURCE_EXHAUSTED when the disk is full; nothing was written then.
    */
@@ -15,6 +20,11 @@ export interface KeyValueStore {
   range(options: { readonly from?: Uint8Array; readonly to?: Uint8Array }): Iterable<KeyValueEntry>;
   /** Waits for pending commits and releases everything. Idempotent. */
   close(): Promise<void>;
+}
+
+export interface BorrowedValue {
+  readonly bytes: Buffer;
+  readonly length: number;
 }
 
 export type KeyValueOperation =

@@ -6,7 +6,7 @@
 
 import type { Logger } from "../telemetry/log.ts";
 import { assertKey } from "./key-check.ts";
-import type { KeyValueEntry, KeyValueOperation, KeyValueStore } from "./key-value-store.ts";
+import type { BorrowedValue, KeyValueEntry, KeyValueOperation, KeyValueStore } from "./key-value-store.ts";
 
 /** What waits in memory; a disk that is slower than its writers makes them wait from here on. */
 const MAX_WAITING_BYTES = 32 * 1024 * 1024;
@@ -51,6 +51,15 @@ export class LazyStore implements KeyValueStore {
     const latest = this.#overlay.get(toText(key));
     if (latest === undefined) return this.#options.inner.get(key);
     return latest.value === undefined ? undefined : new Uint8Array(latest.value);
+  }
+
+  borrow(key: Uint8Array): BorrowedValue | undefined {
+    assertKey(key);
+    const latest = this.#overlay.get(toText(key));
+    if (latest === undefined) return this.#options.inner.borrow(key);
+    const { value } = latest;
+    if (value === undefined) return undefined;
+    return { bytes: Buffer.from(value.buffer, value.byteOffset, value.byteLength), length: value.length };
   }
 
   async write(operations: readonly KeyValueOperation[]): Promise<void> {

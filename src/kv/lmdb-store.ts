@@ -10,7 +10,7 @@ import { Code, StatusError } from "../base/status.ts";
 import { requireFromHere } from "../base/native-addon.ts";
 import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
 import { assertKey } from "./key-check.ts";
-import type { KeyValueEntry, KeyValueOperation, KeyValueStore } from "./key-value-store.ts";
+import type { BorrowedValue, KeyValueEntry, KeyValueOperation, KeyValueStore } from "./key-value-store.ts";
 import { assertOpenable } from "./lmdb-file.ts";
 import { chooseMapSize } from "./map-size.ts";
 
@@ -35,6 +35,9 @@ const MAX_OPERATIONS_PER_COMMIT = 20_000;
 
 interface LmdbDatabase {
   getBinary(key: Uint8Array): Buffer | undefined;
+  getBinaryFast(key: Uint8Array): Uint8Array | undefined;
+  /** Of the value of the last getBinaryFast(). */
+  readonly lastSize: number;
   put(key: Uint8Array, value: Uint8Array): unknown;
   remove(key: Uint8Array): unknown;
   batch(action: () => void): Promise<boolean>;
@@ -65,6 +68,7 @@ export class LmdbStore implements KeyValueStore {
   readonly #database: LmdbDatabase;
   readonly #commits: Counter | undefined;
   readonly #operations: Counter | undefined;
+  readonly #borrowed: { bytes: Buffer; length: number } = { bytes: Buffer.alloc(0), length: 0 };
   #pending: PendingWrite[] = [];
   #commitsInFlight = 0;
   #flushScheduled = false;
@@ -119,6 +123,18 @@ export class LmdbStore implements KeyValueStore {
   get entryCount(): number {
     this.#assertOpen();
     return this.#database.getStats().entryCount;
+  }
+
+  borrow(key: Uint8Array): BorrowedValue | undefined {
+    assertKey(key);
+    this.#assertOpen();
+    // One buffer for all reads, longer than the value; a large value has a buffer of its own.
+    const bytes = this.#database.getBinaryFast(key);
+    if (bytes === undefined) return undefined;
+    // Never seen otherwise, but the package has a path on which it hands out plain arrays.
+    this.#borrowed.bytes = Buffer.isBuffer(bytes) ? bytes : asBuffer(bytes);
+    this.#borrowed.length = this.#database.lastSize;
+    return this.#borrowed;
   }
 
   write(operations: readonly KeyValueOperation[]): Promise<void> {
@@ -228,6 +244,10 @@ export class LmdbStore implements KeyValueStore {
     }
     return new StatusError(Code.INTERNAL, `Cannot write to the index: ${cause.message}`, { cause });
   }
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** The package rejects with a wrapper whose `commitError` is a promise that rejects with the reason. */

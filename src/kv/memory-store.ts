@@ -4,7 +4,7 @@
 // the sorted array when somebody ranges, so that writing many does not sort many times.
 
 import { assertKey } from "./key-check.ts";
-import type { KeyValueEntry, KeyValueOperation, KeyValueStore } from "./key-value-store.ts";
+import type { BorrowedValue, KeyValueEntry, KeyValueOperation, KeyValueStore } from "./key-value-store.ts";
 
 export class MemoryStore implements KeyValueStore {
   #values = new Map<string, Uint8Array>();
@@ -14,6 +14,13 @@ export class MemoryStore implements KeyValueStore {
     assertKey(key);
     const value = this.#values.get(toText(key));
     return value === undefined ? undefined : new Uint8Array(value);
+  }
+
+  borrow(key: Uint8Array): BorrowedValue | undefined {
+    assertKey(key);
+    const value = this.#values.get(toText(key));
+    if (value === undefined) return undefined;
+    return { bytes: Buffer.from(value.buffer, value.byteOffset, value.byteLength), length: value.length };
   }
 
   async write(operations: readonly KeyValueOperation[]): Promise<void> {

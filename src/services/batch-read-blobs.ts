@@ -12,15 +12,18 @@ import { isEmptyDigest, parseDigest, parseDigestFunction, type DigestFunction } 
 import { parseInstanceName } from "../digest/instance-name.ts";
 import { BatchReadBlobsRequest, BatchReadBlobsResponse, Compressor_Value } from "../proto/remote_execution.ts";
 import type { BatchReadBlobsResponse_ResponseInit, Digest as WireDigest } from "../proto/remote_execution.ts";
+import { ABSENT, BatchReadAtHand } from "./batch-read-at-hand.ts";
 import { decodeRequest } from "./decode.ts";
 import { MAX_BATCH_TOTAL_BYTES, MAX_RESPONSE_BYTES } from "./message-limits.ts";
 
 /** What one response costs beyond data and hash: tags, lengths, size, compressor or a status. */
 const OVERHEAD_BYTES = 48;
-const ABSENT: BatchReadBlobsResponse_ResponseInit = { status: { code: Code.NOT_FOUND, message: "not in the CAS" } };
 
 export function createBatchReadBlobs(blobs: BlobStore, zstd: Zstd): UnaryHandler {
+  const atHand = new BatchReadAtHand();
   return (bytes) => {
+    const answerAtHand = atHand.answer(blobs, bytes);
+    if (answerAtHand !== undefined) return answerAtHand;
     const request = decodeRequest(BatchReadBlobsRequest, bytes);
     parseInstanceName(request.instanceName);
     const fn = parseDigestFunction(request.digestFunction);
@@ -104,7 +107,7 @@ function read(
 }
 
 function answer(wire: WireDigest, data: Uint8Array | undefined, zstd: Zstd | undefined): Answer | Promise<Answer> {
-  if (data === undefined) return { digest: wire, ...ABSENT };
+  if (data === undefined) return { digest: wire, status: ABSENT };
   if (zstd === undefined || data.length < MIN_COMPRESSIBLE_BYTES) return { digest: wire, data };
   const choose = (compressed: Uint8Array): Answer =>
     compressed.length >= data.length

@@ -3,15 +3,16 @@
 // Invariant: one chunk is on its way to the client; another is asked for only then (the reader itself may be one ahead).
 // Errors of the request come before the first byte. Offsets count uncompressed bytes; a compressed read has no limit.
 
-import type { BlobReader, BlobStore } from "../cas/blob-store.ts";
-import type { StreamCall, StreamHandler } from "../grpc/service.ts";
+import { CopyOutcome, type BlobReader, type BlobStore } from "../cas/blob-store.ts";
+import type { AnswerAtOnce, StreamCall, StreamHandler } from "../grpc/service.ts";
 import type { Zstd } from "../base/zstd.ts";
 import { Code, StatusError, invalidArgument, notFound } from "../base/status.ts";
-import { formatDigest, type Digest } from "../digest/digest.ts";
+import { formatDigest, isEmptyDigest, type Digest } from "../digest/digest.ts";
+import { DigestBatch } from "../digest/digest-batch.ts";
 import { parseReadName, type ReadName } from "../digest/resource-name.ts";
 import { ReadRequest } from "../proto/bytestream.ts";
 import { fieldHeader } from "../proto/wire.ts";
-import { decodeOnlyRequest } from "./decode.ts";
+import { decodeOnlyRequest, decodeRequest } from "./decode.ts";
 import { assertResourceNameHeader } from "./resource-name-header.ts";
 
 const TAG_DATA = 0x52;
@@ -45,6 +46,26 @@ export function createRead(deps: ReadDeps): StreamHandler {
       if (!sink.hasSent && error instanceof StatusError && error.code === Code.DATA_LOSS) throw notFound(error.message);
       throw error;
     }
+  };
+}
+
+/**
+ * Small plain blobs that are in memory, whole: one buffer, no promise. What needs more, or an error, is left to createRead().
+ */
+export function createReadAtOnce({ blobs }: ReadDeps): AnswerAtOnce {
+  const batch = new DigestBatch();
+  return (bytes, call) => {
+    const request = decodeRequest(ReadRequest, bytes);
+    if (request.readOffset !== 0 || request.readLimit !== 0) return undefined;
+    const { digest, encoding } = parseReadName(request.resourceName);
+    if (encoding !== "identity" || isEmptyDigest(digest) || digest.sizeBytes > WHOLE_BYTES) return undefined;
+    assertResourceNameHeader(call, request.resourceName);
+    batch.clear(digest.fn);
+    batch.add(digest);
+    const header = fieldHeader(TAG_DATA, digest.sizeBytes);
+    const answer = Buffer.allocUnsafe(header.length + digest.sizeBytes);
+    answer.set(header);
+    return blobs.copyAtHand(batch, 0, answer, header.length) === CopyOutcome.COPIED ? answer : undefined;
   };
 }
 
@@ -93,7 +114,10 @@ async function sendInChunks(
 }
 
 async function sendPlain(reader: BlobReader, sink: DataSink): Promise<void> {
-  for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) await sink.send(chunk);
+  for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) {
+    const sent = chunk;
+    await sink.send(sent, () => reader.giveBack?.(sent));
+  }
 }
 
 async function sendCompressed(zstd: Zstd, reader: BlobReader, sink: DataSink): Promise<void> {
@@ -117,9 +141,10 @@ class DataSink {
     this.#call = call;
   }
 
-  send(data: Uint8Array): Promise<void> {
+  /** `written` is called when `data` has left, perhaps never. */
+  send(data: Uint8Array, written?: () => void): Promise<void> {
     this.hasSent = true;
-    return this.#call.write([fieldHeader(TAG_DATA, data.length), data]);
+    return this.#call.write([fieldHeader(TAG_DATA, data.length), data], written);
   }
 }
 

@@ -5,7 +5,7 @@
 import type { Service, UnaryHandler } from "../grpc/service.ts";
 import { parseWriteName } from "../digest/resource-name.ts";
 import { ByteStream, QueryWriteStatusRequest, QueryWriteStatusResponse } from "../proto/bytestream.ts";
-import { createRead } from "./byte-stream-read.ts";
+import { createRead, createReadAtOnce } from "./byte-stream-read.ts";
 import { createWrite, uploadKey, type WriteDeps } from "./byte-stream-write.ts";
 import { decodeRequest } from "./decode.ts";
 import { assertResourceNameHeader } from "./resource-name-header.ts";
@@ -17,7 +17,7 @@ export function createByteStreamService(deps: ByteStreamDeps): Service {
   return {
     name: ByteStream.typeName,
     methods: [
-      { kind: "stream", path: methods.Read.path, handler: createRead(deps) },
+      { kind: "stream", path: methods.Read.path, handler: createRead(deps), answerAtOnce: createReadAtOnce(deps) },
       { kind: "stream", path: methods.Write.path, handler: createWrite(deps) },
       { kind: "unary", path: methods.QueryWriteStatus.path, handler: createQueryWriteStatus(deps) },
     ],

@@ -129,7 +129,7 @@ function toCommonLayout(bytes: Uint8Array): Uint8Array {
 }
 
 /** Undefined when it is not ASCII: the generated codec checks whether the rest is UTF-8. */
-function readAscii(bytes: Uint8Array, start: number, end: number): string | undefined {
+export function readAscii(bytes: Uint8Array, start: number, end: number): string | undefined {
   let text = "";
   for (let pos = start; pos < end; pos++) {
     const byte = bytes[pos]!;

@@ -38,8 +38,12 @@ export function leaseRequests(handler: HttpHandler, noteCall: NoteCall): HttpHan
 
 function leased(method: Method, leaseOf: (call: Call) => number): Method {
   if (method.kind === "stream") {
-    const { handler } = method;
-    return { ...method, handler: (call: StreamCall) => acrossWaits(leaseOf(call), () => handler(call)) };
+    const { handler, answerAtOnce } = method;
+    return {
+      ...method,
+      handler: (call: StreamCall) => acrossWaits(leaseOf(call), () => handler(call)),
+      answerAtOnce: answerAtOnce && ((request, call) => withLease(leaseOf(call), () => answerAtOnce(request, call))),
+    };
   }
   const { handler } = method;
   const run: typeof acrossWaits = AT_ONCE.includes(method.path) ? withLease : acrossWaits;

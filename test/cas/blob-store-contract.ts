@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Code, StatusError } from "../../src/base/status.ts";
-import type { BlobReader, BlobStore } from "../../src/cas/blob-store.ts";
+import { CopyOutcome, type BlobReader, type BlobStore } from "../../src/cas/blob-store.ts";
 import { digestOf } from "../../src/compute/hash.ts";
 import { DigestBatch } from "../../src/digest/digest-batch.ts";
 import { DIGEST_FUNCTIONS, DigestFunction, emptyDigest, functionName, type Digest } from "../../src/digest/digest.ts";
@@ -87,6 +87,25 @@ export function describeBlobStoreContract(name: string, makeFixture: () => Promi
         expect(same(first, expected)).toBe(true);
         first?.fill(0);
         expect(same(await store.get(digest), expected)).toBe(true);
+      }
+    });
+
+    test("copyAtHand() writes the bytes of a small blob where it was told, and nothing around them", async () => {
+      for (const size of [1, 100, 5000, 40_000]) {
+        const data = randomBytes(size);
+        const digest = digestOf(DigestFunction.SHA256, data);
+        await store.put(digest, data);
+        const batch = DigestBatch.of(DigestFunction.SHA256, [
+          randomDigest(size),
+          { ...digest, sizeBytes: size + 1 },
+          digest,
+        ]);
+        const target = Buffer.alloc(size + 20, 0xee);
+        expect(store.copyAtHand(batch, 0, target, 0)).toBe(CopyOutcome.ABSENT);
+        expect(store.copyAtHand(batch, 1, target, 0)).toBe(CopyOutcome.ABSENT);
+        expect(store.copyAtHand(batch, 2, target, 10)).toBe(CopyOutcome.COPIED);
+        expect(same(target.subarray(10, 10 + size), data)).toBe(true);
+        expect([...target.subarray(0, 10), ...target.subarray(10 + size)]).toEqual(new Array(20).fill(0xee));
       }
     });
 

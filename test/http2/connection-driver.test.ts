@@ -13,6 +13,7 @@ import { SocketPeer } from "./socket-peer.ts";
 
 const MIB = 1024 * 1024;
 const blob = randomBytes(8 * MIB);
+let givenBack = 0;
 
 const SERVICE: Service = {
   name: "test.Bytes",
@@ -22,8 +23,15 @@ const SERVICE: Service = {
       kind: "stream",
       path: "/test.Bytes/Download",
       async handler(call: StreamCall) {
-        for (let at = 0; at < blob.length; at += 300_000)
-          await call.write([blob.subarray(at, at + 1), blob.subarray(at + 1, at + 300_000)]);
+        for (let at = 0; at < blob.length; at += 300_000) {
+          const piece = Buffer.from(blob.subarray(at, at + 300_000));
+          // Given back, it is overwritten: octets that have not left yet would not be the blob's.
+          const written = () => {
+            piece.fill(0xee);
+            givenBack++;
+          };
+          await call.write([piece.subarray(0, 1), piece.subarray(1)], written);
+        }
       },
     },
     {
@@ -141,6 +149,7 @@ describe("ConnectionDriver", () => {
     }
     await done;
     expect(Buffer.concat(messagesOf(peer, 1)).equals(blob)).toBe(true);
+    expect(givenBack).toBeGreaterThan(0);
   });
 
   it("delivers a download byte for byte through small windows", async () => {

@@ -62,6 +62,20 @@ export function describeKeyValueStoreContract(name: string, makeFixture: () => P
       }
     });
 
+    test("borrow() shows the value of every size until the next call", async () => {
+      expect(store.borrow(text("nothing"))).toBeUndefined();
+      const sizes = [0, 1, 24, 700_000, 100, 2000, 4096, 5000, 40_000];
+      const values = sizes.map((size) => randomBytes(size));
+      for (const [index, value] of values.entries()) await put(store, text(`size ${sizes[index]}`), value);
+      for (const [index, value] of values.entries()) {
+        const borrowed = store.borrow(text(`size ${sizes[index]}`));
+        expect(borrowed?.length).toBe(value.length);
+        expect(borrowed?.bytes.compare(value, 0, value.length, 0, value.length)).toBe(0);
+        // Large and small take turns: the one does not leave its length to the other.
+        expect(equal(store.get(text("size 24")), at(values, 2))).toBe(true);
+      }
+    });
+
     test("keys and values are any bytes, and keys reach 511 bytes", async () => {
       const keys = [
         Buffer.from([0]),

@@ -41,6 +41,10 @@ class HeldStore implements KeyValueStore {
     return this.committed.get(key);
   }
 
+  borrow(key: Uint8Array) {
+    return this.committed.borrow(key);
+  }
+
   async write(operations: readonly KeyValueOperation[]): Promise<void> {
     await this.#gate.promise;
     if (this.failure !== undefined) throw this.failure;

@@ -8,10 +8,10 @@ import { AnnouncingBlobStore } from "../../src/cas/announcing-blob-store.ts";
 import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
 import { ZstdPool } from "../../src/compute/zstd-pool.ts";
 import { DigestFunction, type Digest } from "../../src/digest/digest.ts";
-import { ByteStream, WriteRequest, WriteResponse, type WriteRequestInit } from "../../src/proto/bytestream.ts";
+import { ByteStream, ReadRequest, ReadResponse, WriteRequest, WriteResponse, type WriteRequestInit } from "../../src/proto/bytestream.ts";
 import { createByteStreamService } from "../../src/services/byte-stream.ts";
 import { PartialUploads } from "../../src/services/partial-uploads.ts";
-import { FakeClient, statusOf, type FakeCall } from "./fake-call.ts";
+import { FakeCall, FakeClient, statusOf } from "./fake-call.ts";
 import { noise, sample, store } from "./sample-blobs.ts";
 
 const { Read, Write, QueryWriteStatus } = ByteStream.methods;
@@ -71,6 +71,24 @@ async function turns(count = 20): Promise<void> {
 }
 
 describe("read()", () => {
+  // The client of these tests compares what is answered at once with what the handler writes.
+  test("answers small plain blobs at once, and nothing else", async () => {
+    const service = createByteStreamService({ blobs, partialUploads, zstd, clock, maxBlobSizeBytes: 0 });
+    const method = service.methods.find(({ path }) => path === Read.path);
+    if (method?.kind !== "stream" || method.answerAtOnce === undefined) throw new Error("Read answers nothing at once");
+    const small = await store(blobs, noise(1000));
+    const large = await store(blobs, noise(65_537));
+    const ask = (resourceName: string, range = {}) =>
+      method.answerAtOnce?.(ReadRequest.encode({ resourceName, ...range }), new FakeCall(Read.path));
+    expect(ReadResponse.decode(ask(name(small))!).data).toEqual(noise(1000));
+    expect(ask(name(large))).toBeUndefined();
+    expect(ask(name(small, ZSTD))).toBeUndefined();
+    expect(ask(name(small), { readOffset: 1 })).toBeUndefined();
+    expect(ask(name(small), { readLimit: 1 })).toBeUndefined();
+    expect(ask(name(sample("absent").digest))).toBeUndefined();
+    expect(ask(name(sample("").digest))).toBeUndefined();
+  });
+
   test("returns the blob, small and large, in messages below 4 MiB", async () => {
     for (const sizeBytes of [1, 1000, 65_536, 65_537, 5_000_000]) {
       const data = noise(sizeBytes);

@@ -91,6 +91,24 @@ describe("batchUpdateBlobs()", () => {
 });
 
 describe("batchReadBlobs()", () => {
+  // Plain requests take a path of their own; naming the identity compressor takes the other.
+  test("answers a plain request as one that names its compressor", async () => {
+    for (const fn of [DigestFunction.SHA256, DigestFunction.BLAKE3]) {
+      const texts = ["a", "x".repeat(127), "y".repeat(128), "z".repeat(20_000)];
+      const samples = texts.map((text) => sample(text, fn));
+      for (const { digest, data } of samples) await blobs.put(digest, data);
+      const present = samples.map(({ digest }) => digest);
+      const absent = sample("absent", fn).digest;
+      const digests = [absent, ...present, { ...present[0]!, sizeBytes: 2 }, absent, present[1]!];
+      for (const instanceName of ["", "main"]) {
+        const request = { digests, digestFunction: fn, instanceName };
+        const answer = await client.unary(BatchReadBlobs, request);
+        expect(answer).toEqual(await client.unary(BatchReadBlobs, { ...request, acceptableCompressors: [0] }));
+        expect(answer.responses.map(({ data }) => data.length)).toEqual([0, 1, 127, 128, 20_000, 0, 0, 127]);
+      }
+    }
+  });
+
   test("returns data, and a status for what is absent", async () => {
     const present = await store(blobs, "present");
     const absent = sample("absent").digest;
