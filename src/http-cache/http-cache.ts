@@ -72,7 +72,7 @@ async function serveRead(
     case "cas":
       return getCas(deps, route, request, response);
     case "ac":
-      return getAc(deps, route, response);
+      return getAc(deps, route, request, response);
     case "status": {
       const facts = { ...deps, storage: deps.storageStatus(), nowMs: deps.clock.nowMs() };
       return sendBytes(response, { "Content-Type": "application/json" }, Buffer.from(renderStatus(facts)));

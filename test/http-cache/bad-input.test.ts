@@ -83,7 +83,12 @@ describe("HTTP", () => {
     ["an action result above the limit", head(`PUT /ac/${hash}`, "Content-Length: 99999999\r\n"), 413, /at most/],
     ["an action result that is none", put(`/ac/${hash}`, "\x0a\xff\x01"), 400, /Cannot decode .*ActionResult/],
     ["an action result with an empty path", put(`/ac/${hash}`, "\x12\x00"), 400, /an output file has an empty path/],
-    ["an action result in JSON", put(`/ac/${hash}`, "{}", "Content-Type: application/json\r\n"), 400, /JSON/],
+    [
+      "JSON that is no action result",
+      put(`/ac/${hash}`, `{"exit":1}`, "Content-Type: application/json\r\n"),
+      400,
+      /no field "exit"/,
+    ],
     ["a key that is too long", head(`GET /opaque/${"k".repeat(1025)}`), 400, /more than 1024 bytes/],
     ["PUT of an opaque collection", put("/opaque/a/", "x"), 400, /is a collection/],
     ["a wrong method for opaque values", head("PATCH /opaque/a"), 405, /PATCH is not possible/],
