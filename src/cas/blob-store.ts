@@ -85,6 +85,11 @@ export interface BlobReader {
   readonly sizeBytes: number;
   /** The next chunk (64 KiB to 1 MiB), owned by the caller, or undefined at the end. Throws DATA_LOSS. */
   next(): Promise<Uint8Array | undefined>;
+  /**
+   * As `next`, where the store holds the bytes in memory: they stay the store's and will not change, the caller must not
+   * change or transfer them. Saves the copy when they are only sent on.
+   */
+  lend?(): Uint8Array | undefined;
   /** Takes a chunk back that its owner has done with, to read into it again; also fine after close, and never needed. */
   giveBack?(chunk: Uint8Array): void;
   /** Idempotent; must be called. */

@@ -4,7 +4,7 @@
 
 import { readFile, unlink } from "node:fs/promises";
 import { Code, StatusError } from "../base/status.ts";
-import { digestOf, hashHex } from "../compute/hash.ts";
+import { createIncrementalHash, digestOf, hashHex, toHex, type IncrementalHash } from "../compute/hash.ts";
 import type { DigestBatch } from "../digest/digest-batch.ts";
 import {
   digestKey,
@@ -28,11 +28,12 @@ import { MemoryReader } from "./memory-reader.ts";
 import { Pins } from "./pins.ts";
 import { blobNotFound, readBounds, tooManyBytes } from "./read-bounds.ts";
 
-const EMPTY = new Uint8Array(0);
+const EMPTY = { sizeBytes: 0, parts: [] } as const;
 
 interface MemoryBlob {
   readonly sizeBytes: number;
-  readonly data: Uint8Array;
+  /** In the pieces in which they were uploaded, none of them empty: a large blob is never copied into one. */
+  readonly parts: readonly Uint8Array[];
 }
 
 export class MemoryBlobStore implements BlobStore {
@@ -80,30 +81,38 @@ export class MemoryBlobStore implements BlobStore {
   }
 
   copyAtHand(batch: DigestBatch, position: number, target: Buffer, offsetBytes: number): CopyOutcome {
-    const data = this.#find(batch.digestAt(position));
+    const data = this.get(batch.digestAt(position));
     if (data === undefined) return CopyOutcome.ABSENT;
     target.set(data, offsetBytes);
     return CopyOutcome.COPIED;
   }
 
   get(digest: Digest): Uint8Array | undefined {
-    const data = this.#find(digest);
-    // Not slice(): on a Buffer that would be a view of the same bytes.
-    return data === undefined ? undefined : new Uint8Array(data);
+    const blob = this.#find(digest);
+    if (blob === undefined) return undefined;
+    const data = new Uint8Array(blob.sizeBytes);
+    let offset = 0;
+    for (const part of blob.parts) {
+      data.set(part, offset);
+      offset += part.length;
+    }
+    return data;
   }
 
   async openRead(digest: Digest, options: ReadOptions = {}): Promise<BlobReader> {
-    const data = this.#find(digest);
-    if (data === undefined) throw blobNotFound(digest);
-    return new MemoryReader(data, readBounds(formatDigest(digest), data.length, options), options.signal);
+    const blob = this.#find(digest);
+    if (blob === undefined) throw blobNotFound(digest);
+    const { sizeBytes, parts } = blob;
+    const bounds = readBounds(formatDigest(digest), sizeBytes, options);
+    return new MemoryReader(parts, bounds, options.signal);
   }
 
   async put(digest: Digest, data: Uint8Array): Promise<void> {
-    this.#store(digest, new Uint8Array(data));
+    this.#store(digest, wholeBlob(digest.fn, new Uint8Array(data)));
   }
 
   async openUpload(digest: Digest): Promise<BlobUpload> {
-    return new MemoryUpload(digest, (data) => this.#store(digest, data));
+    return new MemoryUpload(digest, (received) => this.#store(digest, received));
   }
 
   async ingestFile(path: string, fn: DigestFunction): Promise<Digest> {
@@ -111,7 +120,7 @@ export class MemoryBlobStore implements BlobStore {
       throw new StatusError(Code.NOT_FOUND, `Cannot store file "${path}": it cannot be read`, { cause: error });
     });
     const digest = digestOf(fn, data);
-    this.#store(digest, data);
+    this.#store(digest, { hash: digest.hash, sizeBytes: data.length, parts: [data] });
     await unlink(path);
     return digest;
   }
@@ -124,28 +133,39 @@ export class MemoryBlobStore implements BlobStore {
     return undefined;
   }
 
-  #find(digest: Digest): Uint8Array | undefined {
-    return isEmptyDigest(digest) ? EMPTY : this.#blobs.find(digestKey(digest))?.data;
+  #find(digest: Digest): MemoryBlob | undefined {
+    return isEmptyDigest(digest) ? EMPTY : this.#blobs.find(digestKey(digest));
   }
 
-  #store(digest: Digest, data: Uint8Array): void {
-    const hash = hashHex(digest.fn, data);
-    if (hash !== digest.hash || data.length !== digest.sizeBytes) throw digestMismatch(digest, hash, data.length);
+  #store(digest: Digest, { hash, sizeBytes, parts }: ReceivedBlob): void {
+    if (hash !== digest.hash || sizeBytes !== digest.sizeBytes) throw digestMismatch(digest, hash, sizeBytes);
     if (isEmptyDigest(digest) || this.has(digest)) return;
-    this.#blobs.put(digestKey(digest), { sizeBytes: data.length, data });
-    this.#sizes.set(`${digest.fn}:${digest.hash}`, data.length);
+    this.#blobs.put(digestKey(digest), { sizeBytes, parts });
+    this.#sizes.set(`${digest.fn}:${digest.hash}`, sizeBytes);
   }
 }
 
+/** What came in, and its hash. */
+interface ReceivedBlob extends MemoryBlob {
+  readonly hash: string;
+}
+
+function wholeBlob(fn: DigestFunction, data: Uint8Array): ReceivedBlob {
+  return { hash: hashHex(fn, data), sizeBytes: data.length, parts: [data] };
+}
+
+/** Hashes what arrives as it arrives, and keeps it as it is. */
 class MemoryUpload implements BlobUpload {
   readonly #digest: Digest;
-  readonly #store: (data: Uint8Array) => void;
-  #chunks: Uint8Array[] | undefined = [];
+  readonly #store: (received: ReceivedBlob) => void;
+  readonly #hash: IncrementalHash;
+  #parts: Uint8Array[] | undefined = [];
   #writtenBytes = 0;
 
-  constructor(digest: Digest, store: (data: Uint8Array) => void) {
+  constructor(digest: Digest, store: (received: ReceivedBlob) => void) {
     this.#digest = digest;
     this.#store = store;
+    this.#hash = createIncrementalHash(digest.fn);
   }
 
   get writtenBytes(): number {
@@ -155,22 +175,26 @@ class MemoryUpload implements BlobUpload {
   async write(chunk: Uint8Array): Promise<void> {
     const writtenBytes = this.#writtenBytes + chunk.length;
     if (writtenBytes > this.#digest.sizeBytes) throw tooManyBytes(this.#digest, writtenBytes);
-    this.#open().push(new Uint8Array(chunk));
+    const parts = this.#open();
+    if (chunk.length === 0) return;
+    this.#hash.update(chunk);
+    // A view that would keep much more alive than it shows is copied.
+    parts.push(chunk.length * 2 < chunk.buffer.byteLength ? new Uint8Array(chunk) : chunk);
     this.#writtenBytes = writtenBytes;
   }
 
   async finish(): Promise<void> {
-    const data = Buffer.concat(this.#open());
-    this.#chunks = undefined;
-    this.#store(data);
+    const parts = this.#open();
+    this.#parts = undefined;
+    this.#store({ hash: toHex(this.#hash.digest()), sizeBytes: this.#writtenBytes, parts });
   }
 
   async abort(): Promise<void> {
-    this.#chunks = undefined;
+    this.#parts = undefined;
   }
 
   #open(): Uint8Array[] {
-    if (this.#chunks === undefined) throw new Error("this upload has ended");
-    return this.#chunks;
+    if (this.#parts === undefined) throw new Error("this upload has ended");
+    return this.#parts;
   }
 }

@@ -114,6 +114,10 @@ async function sendInChunks(
 }
 
 async function sendPlain(reader: BlobReader, sink: DataSink): Promise<void> {
+  if (reader.lend !== undefined) {
+    for (let chunk = reader.lend(); chunk !== undefined; chunk = reader.lend()) await sink.send(chunk);
+    return;
+  }
   for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) {
     const sent = chunk;
     await sink.send(sent, () => reader.giveBack?.(sent));

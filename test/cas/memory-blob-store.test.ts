@@ -1,8 +1,11 @@
 // The in-memory blob store: the contract of all stores, and its limit.
 
+import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { Code } from "../../src/base/status.ts";
 import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
+import { digestOf } from "../../src/compute/hash.ts";
+import { DigestFunction } from "../../src/digest/digest.ts";
 import { describeBlobStoreContract, expectCode, putRandom } from "./blob-store-contract.ts";
 
 describeBlobStoreContract("MemoryBlobStore", async () => ({
@@ -30,5 +33,33 @@ describe("MemoryBlobStore eviction", () => {
     pin.release();
     await putRandom(store, 1000);
     expect(store.has(pinned)).toBe(false);
+  });
+});
+
+describe("MemoryBlobStore readers", () => {
+  // ByteStream.Read sends lent bytes on without a copy; they must be the blob's, across the parts it was uploaded in.
+  test("lend() gives what next() gives, from any offset", async () => {
+    const store = new MemoryBlobStore();
+    const data = randomBytes(700_000);
+    const digest = digestOf(DigestFunction.SHA256, data);
+    const upload = await store.openUpload(digest);
+    for (const [start, end] of [
+      [0, 1],
+      [1, 300_000],
+      [300_000, 700_000],
+    ]) {
+      await upload.write(Uint8Array.from(data.subarray(start, end)));
+    }
+    await upload.finish();
+    for (const offsetBytes of [0, 1, 2, 299_999, 300_000, 600_000, 700_000]) {
+      const options = { offsetBytes, limitBytes: 350_000 };
+      const [lender, copier] = [await store.openRead(digest, options), await store.openRead(digest, options)];
+      const lent: Uint8Array[] = [];
+      for (let chunk = lender.lend?.(); chunk !== undefined; chunk = lender.lend?.()) lent.push(chunk);
+      const copied: Uint8Array[] = [];
+      for (let chunk = await copier.next(); chunk !== undefined; chunk = await copier.next()) copied.push(chunk);
+      expect(Buffer.concat(lent).equals(data.subarray(offsetBytes, offsetBytes + 350_000))).toBe(true);
+      expect(Buffer.concat(copied).equals(Buffer.concat(lent))).toBe(true);
+    }
   });
 });
