@@ -4,9 +4,11 @@
 //
 // Invariant: what is handed out is as good as new: empty, owned by the slot's user, used by nobody before. A sandbox is
 // only a hint to the runner, which takes it for a run with exactly its view and starts another one otherwise; so one is
-// asked for only where two actions in a row looked alike. What is left at the end lies where the next start sweeps.
+// asked for only where two actions in a row looked alike, and only where setting it up puts nothing into the directory.
+// What is left at the end lies where the next start sweeps.
 
-import type { PreparedView, Runner, RunSpec } from "../runner/runner.ts";
+import { posix } from "node:path";
+import { DEFAULT_INPUT_ROOT_PATH_INSIDE, type PreparedView, type Runner, type RunSpec } from "../runner/runner.ts";
 import type { BuildDirectories, BuildDirectory } from "./build-directories.ts";
 import type { FileThreads } from "./file-threads.ts";
 import { emptyRootJob } from "./materialize-plan.ts";
@@ -81,7 +83,7 @@ export class NextDirectories {
     const isUsual = state.lastLook === undefined || state.lastLook === look;
     state.lastLook = look;
     const { next } = state;
-    if (!isUsual || next === undefined) return;
+    if (!isUsual || next === undefined || makesMountPoints(spec)) return;
     const prepare = (isMade: boolean) => {
       if (isMade && state.next === next) {
         this.#options.runner.prepare?.({ ...view, inputRootPath: next.directory.rootPath });
@@ -99,6 +101,16 @@ export class NextDirectories {
     }
     return state;
   }
+}
+
+/**
+ * Mounts inside the input root need directories there, which the sandbox makes when it is set up: inputs of the same
+ * names could then not be created any more.
+ */
+function makesMountPoints({ rootMode, inputRootPathInside, mounts }: RunSpec): boolean {
+  if (rootMode === "input-root") return true;
+  const root = posix.normalize(inputRootPathInside ?? DEFAULT_INPUT_ROOT_PATH_INSIDE);
+  return mounts.some(({ destination }) => `${posix.normalize(destination)}/`.startsWith(`${root}/`));
 }
 
 function viewOf(spec: RunSpec): PreparedView {

@@ -1,5 +1,6 @@
 // Input roots that are the whole file system, the way BuildStream sends them: `/` for the command, marked read-only.
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Command_OutputDirectoryFormat } from "../../src/proto/remote_execution.ts";
 import { directory, marked, rootFileSystem } from "./root-file-system.ts";
@@ -44,6 +45,25 @@ test("an output that is the whole root holds what the action made, and nothing o
   expect(output?.path).toBe("..");
   const root = await world.fixture.directory(output!.rootDirectoryDigest);
   expect(root.directories.map(({ name }) => name)).toEqual(["bin", "lib", "lib64", "made", "src"]);
+});
+
+// A sandbox set up ahead around the empty directory would make the three there, and then they could not be created.
+test("roots with dev, proc and tmp run one after another in a slot", async () => {
+  const inputs = await rootFileSystem(world.fixture.build, {
+    dev: directory({}),
+    proc: directory({}),
+    tmp: directory({ file: "hidden" }),
+  });
+  for (let i = 0; i < 3; i++) {
+    const outcome = await world.command(["sh", "-c", "ls /tmp"], {
+      instanceName: "bst",
+      inputs,
+      command: { environmentVariables: [{ name: "PATH", value: "/bin" }] },
+    });
+    expect(outcome.status).toBeUndefined();
+    expect(outcome.stderr + outcome.stdout).toBe("");
+    await sleep(100); // whatever is set up ahead is ready by then
+  }
 });
 
 test("directories dev, proc and tmp of the input root are kept in the output, empty", async () => {

@@ -92,6 +92,25 @@ test("no sandbox is asked for where actions keep looking different", async () =>
   expect(runner.views.map(({ network }) => network)).toEqual(["none", "host"]);
 });
 
+// bwrap would make `dev`, `tmp` or the mounted directory in the empty input root, and the inputs could not be created.
+test("no sandbox is asked for where it would put mount points into the directory", async () => {
+  const mountAt = (destination: string) => [{ source: "/usr", destination, writable: false, optional: false }];
+  for (const look of [
+    { rootMode: "input-root" },
+    { mounts: mountAt("/build/usr") },
+    { mounts: mountAt("//build/./usr/") },
+    { mounts: mountAt("/build") },
+    { inputRootPathInside: "/w/x", mounts: mountAt("/w/x/y") },
+  ] as const) {
+    await act(look);
+    await act(look);
+  }
+  expect(runner.views).toEqual([]);
+  await act({ mounts: mountAt("/builds") });
+  await act({ mounts: mountAt("/builds") });
+  expect(runner.views).toHaveLength(1);
+});
+
 test("a directory that could not be made ahead is named anew", async () => {
   if (process.getuid?.() !== 0) chmodSync(`${folder.path}/slots/0`, 0o500);
   else writeFileSync(`${folder.path}/slots/0/2`, "in the way");
