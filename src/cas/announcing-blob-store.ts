@@ -58,6 +58,13 @@ export class AnnouncingBlobStore implements BlobStore {
     this.#announce(digest);
   }
 
+  putTogether(batch: DigestBatch, data: readonly Uint8Array[]): Promise<void> | undefined {
+    return this.#inner.putTogether(batch, data)?.then(() => {
+      if (this.#waiters.size === 0) return;
+      for (let position = 0; position < batch.count; position++) this.#announce(batch.digestAt(position));
+    });
+  }
+
   async openUpload(digest: Digest): Promise<BlobUpload> {
     const upload = await this.#inner.openUpload(digest);
     return {

@@ -48,6 +48,13 @@ export interface BlobStore {
   /** Stores a blob held in memory. `data` is borrowed until the promise settles. A present blob is only touched. */
   put(digest: Digest, data: Uint8Array): Promise<void>;
 
+  /**
+   * Stores small blobs held in memory in one step, `data` in the order of `batch`; both are borrowed until the promise
+   * settles. Undefined, with nothing stored, when some blob is wrong, large or under way, or there is no room: then put()
+   * decides about each.
+   */
+  putTogether(batch: DigestBatch, data: readonly Uint8Array[]): Promise<void> | undefined;
+
   /** Begins a streamed upload. The caller checks `has` first for the early answer to duplicates. */
   openUpload(digest: Digest): Promise<BlobUpload>;
 

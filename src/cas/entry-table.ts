@@ -57,6 +57,11 @@ export interface EntryName {
   readonly offset: number;
 }
 
+export interface InlineEntry {
+  readonly name: EntryName;
+  readonly data: Uint8Array;
+}
+
 export class EntryTable {
   readonly index = new BlobIndex();
   readonly #store: KeyValueStore;
@@ -135,6 +140,30 @@ export class EntryTable {
     if (removal.length > 0) operations.unshift(...removal);
     await this.#store.write(operations);
     this.#enter(name, record);
+  }
+
+  /** As putInline(), for several of different names in one step: all of them or none. */
+  async putAllInline(entries: readonly InlineEntry[]): Promise<void> {
+    const operations: KeyValueOperation[] = [];
+    const records: EntryRecord[] = [];
+    const access = this.accessClock.now();
+    for (const { name, data } of entries) {
+      const place = this.#nextPlace < this.#placesEnd ? this.#nextPlace++ : await this.#reserveAndTakePlace();
+      const record = { flags: 0, access, sizeBytes: data.length, place };
+      records.push(record);
+      operations.push({ type: "put", key: dataKey(place), value: encodeData(data) });
+      operations.push({
+        type: "put",
+        key: entryKey(name.kind, name.words, name.offset),
+        value: encodeEntry(record),
+      });
+    }
+    for (const { name } of entries) {
+      const removal = this.#removalOfBytes(name);
+      if (removal.length > 0) operations.push(...removal);
+    }
+    await this.#store.write(operations);
+    for (const [index, { name }] of entries.entries()) this.#enter(name, records[index] as EntryRecord);
   }
 
   /** Stores the record of a file that is already durable under its name. */

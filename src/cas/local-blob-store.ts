@@ -25,7 +25,7 @@ import {
   type ReadOptions,
 } from "./blob-store.ts";
 import { IndexFlag } from "./blob-index.ts";
-import type { EntryName } from "./entry-table.ts";
+import type { EntryName, InlineEntry } from "./entry-table.ts";
 import { takeFile } from "./file-intake.ts";
 import { FileReader } from "./file-reader.ts";
 import { INLINE_LIMIT_BYTES } from "./inline-limit.ts";
@@ -138,6 +138,32 @@ export class LocalBlobStore implements BlobStore {
     if (isEmptyDigest(digest) || this.#findNamed(name, data.length) >= 0) return;
     if (!this.#core.hasRoomFor("inline", data.length)) await this.#core.reserve("inline", data.length);
     await this.#storeInline(digest, data, name);
+  }
+
+  putTogether(batch: DigestBatch, data: readonly Uint8Array[]): Promise<void> | undefined {
+    const { fn, words, sizesBytes, count } = batch;
+    let bytes = 0;
+    for (let position = 0; position < count; position++) {
+      const sizeBytes = sizesBytes[position] as number;
+      if (sizeBytes >= INLINE_LIMIT_BYTES || sizeBytes !== data[position]?.length) return undefined;
+      bytes += sizeBytes;
+    }
+    if (!this.#core.hasRoomFor("inline", bytes)) return undefined;
+    const entries = new Map<string, InlineEntry>();
+    for (let position = 0; position < count; position++) {
+      const blob = data[position] as Uint8Array;
+      const offset = position * WORDS_PER_HASH;
+      const hash = hashHex(fn, blob);
+      hexToWords(hash, this.#words, 0);
+      for (let word = 0; word < WORDS_PER_HASH; word++) if (this.#words[word] !== words[offset + word]) return undefined;
+      this.#scratchName.kind = fn;
+      if (blob.length === 0 || this.#findNamed(this.#scratchName, blob.length) >= 0) continue;
+      const lock = `${fn}:${hash}`;
+      if (this.#core.locks.isHeld(lock)) return undefined;
+      entries.set(lock, { name: { kind: fn, words: this.#words.slice(), offset: 0 }, data: blob });
+    }
+    if (entries.size === 0) return Promise.resolve();
+    return this.#core.locks.runAll([...entries.keys()], () => this.#core.table.putAllInline([...entries.values()]));
   }
 
   async openUpload(digest: Digest): Promise<BlobUpload> {

@@ -23,12 +23,15 @@ import {
   type Pin,
   type ReadOptions,
 } from "./blob-store.ts";
+import { INLINE_LIMIT_BYTES } from "./inline-limit.ts";
 import { MemoryEntries } from "./memory-entries.ts";
 import { MemoryReader } from "./memory-reader.ts";
 import { Pins } from "./pins.ts";
 import { blobNotFound, readBounds, tooManyBytes } from "./read-bounds.ts";
 
 const EMPTY = { sizeBytes: 0, parts: [] } as const;
+
+const EMPTY_BYTES = new Uint8Array(0);
 
 interface MemoryBlob {
   readonly sizeBytes: number;
@@ -78,6 +81,17 @@ export class MemoryBlobStore implements BlobStore {
     if (hash === EMPTY_HASH[fn]) return 0;
     const sizeBytes = this.#sizes.get(`${fn}:${hash}`);
     return sizeBytes !== undefined && this.has({ fn, hash, sizeBytes }) ? sizeBytes : undefined;
+  }
+
+  putTogether(batch: DigestBatch, data: readonly Uint8Array[]): Promise<void> | undefined {
+    const digests = data.map((_, position) => batch.digestAt(position));
+    const areRight = digests.every((digest, position) => {
+      const bytes = data[position] ?? EMPTY_BYTES;
+      return bytes.length < INLINE_LIMIT_BYTES && hashHex(digest.fn, bytes) === digest.hash;
+    });
+    if (!areRight) return undefined;
+    const puts = digests.map((digest, position) => this.put(digest, data[position] ?? EMPTY_BYTES));
+    return Promise.all(puts).then(() => undefined);
   }
 
   copyAtHand(batch: DigestBatch, position: number, target: Buffer, offsetBytes: number): CopyOutcome {

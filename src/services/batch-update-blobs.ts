@@ -15,10 +15,33 @@ import type {
   BatchUpdateBlobsRequest_Request,
   BatchUpdateBlobsResponse_ResponseInit,
 } from "../proto/remote_execution.ts";
+import { BatchUpdateAtHand } from "./batch-update-at-hand.ts";
 import { decodeRequest } from "./decode.ts";
 import { MAX_BATCH_TOTAL_BYTES } from "./message-limits.ts";
 
+/** Kept for reuse between calls. */
+const MAX_SPARE = 4;
+
 export function createBatchUpdateBlobs(blobs: BlobStore, zstd: Zstd): UnaryHandler {
+  const oneByOne = createUpdateOneByOne(blobs, zstd);
+  const spare: BatchUpdateAtHand[] = [];
+  return (bytes, call) => {
+    const atHand = spare.pop() ?? new BatchUpdateAtHand();
+    const giveBack = () => {
+      atHand.clear();
+      if (spare.length < MAX_SPARE) spare.push(atHand);
+    };
+    const answer = atHand.answer(blobs, bytes);
+    if (answer === undefined) {
+      giveBack();
+      return oneByOne(bytes, call);
+    }
+    // What could not be stored together may be stored in part, and each blob has a status of its own.
+    return answer.catch(() => oneByOne(bytes, call)).finally(giveBack);
+  };
+}
+
+function createUpdateOneByOne(blobs: BlobStore, zstd: Zstd): UnaryHandler {
   return async (bytes) => {
     const request = decodeRequest(BatchUpdateBlobsRequest, bytes);
     parseInstanceName(request.instanceName);

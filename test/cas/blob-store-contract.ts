@@ -90,6 +90,30 @@ export function describeBlobStoreContract(name: string, makeFixture: () => Promi
       }
     });
 
+    // A store may always leave it to put(); what it says it has done, it has done.
+    test("putTogether() stores all blobs or none, and answers twins and present ones", async () => {
+      const present = await putRandom(store, 50);
+      const blobs = [1, 300, 300, 5000].map((size) => randomBytes(size));
+      const digests = blobs.map((data) => digestOf(DigestFunction.SHA256, data));
+      const data = [...blobs, at(blobs, 0), await store.get(present)].map((bytes) => Buffer.from(bytes ?? []));
+      const batch = DigestBatch.of(DigestFunction.SHA256, [...digests, at(digests, 0), present]);
+      const stored = store.putTogether(batch, data);
+      if (stored !== undefined) {
+        await stored;
+        for (const bytes of data) bytes.fill(0);
+        for (const [index, digest] of digests.entries()) expect(same(await store.get(digest), at(blobs, index))).toBe(true);
+        await store.putTogether(batch, [...blobs, at(blobs, 0), (await store.get(present)) ?? new Uint8Array(0)]);
+      }
+      const right = randomBytes(20);
+      const wrong = { ...randomDigest(20) };
+      const mixed = DigestBatch.of(DigestFunction.SHA256, [digestOf(DigestFunction.SHA256, right), wrong]);
+      expect(store.putTogether(mixed, [right, randomBytes(20)])).toBeUndefined();
+      expect(await store.has(digestOf(DigestFunction.SHA256, right))).toBe(false);
+      const large = randomBytes(100_000);
+      const largeBatch = DigestBatch.of(DigestFunction.SHA256, [digestOf(DigestFunction.SHA256, large)]);
+      expect(store.putTogether(largeBatch, [large])).toBeUndefined();
+    });
+
     test("copyAtHand() writes the bytes of a small blob where it was told, and nothing around them", async () => {
       for (const size of [1, 100, 5000, 40_000]) {
         const data = randomBytes(size);
