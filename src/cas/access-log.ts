@@ -9,7 +9,7 @@ import type { KeyValueOperation, KeyValueStore } from "../kv/key-value-store.ts"
 import type { Logger } from "../telemetry/log.ts";
 import { IndexFlag } from "./blob-index.ts";
 import type { EntryTable } from "./entry-table.ts";
-import { ACCESS_TABLE, accessKey } from "./records.ts";
+import { ACCESS_TABLE, accessKey, decodeNumber, encodeNumber, SYNC_MARK_KEY } from "./records.ts";
 
 const SAVE_EVERY_MS = 60_000;
 const RECORD_BYTES = 37;
@@ -33,6 +33,12 @@ export class AccessLog {
     this.#store = options.store;
     this.#clock = options.clock;
     this.#logger = options.logger;
+  }
+
+  /** What was asked for since then may not have been on the disk when the server ended; 0 = everything. */
+  get syncMark(): number {
+    const value = this.#store.get(SYNC_MARK_KEY);
+    return value?.length === 6 ? decodeNumber(value) : 0;
   }
 
   /** Applies the log to the loaded index and begins to save. */
@@ -79,6 +85,8 @@ export class AccessLog {
     const { index } = this.#table;
     const isAnew = this.#records > 2 * index.count + SLACK_RECORDS;
     const firstOfThis = this.#nextChunk;
+    // What is stored from now on may become durable after the mark.
+    const mark = this.#table.accessClock.now();
     if (isAnew) this.#records = 0;
     let chunk = new ChunkWriter();
     for (let step = 0; step < index.walkLength; step++) {
@@ -97,6 +105,7 @@ export class AccessLog {
     }
     if (chunk.count > 0) await this.#append(chunk);
     if (isAnew) await this.#deleteBefore(firstOfThis);
+    await this.#store.write([{ type: "put", key: SYNC_MARK_KEY, value: encodeNumber(mark) }]);
   }
 
   async #append(chunk: ChunkWriter): Promise<void> {

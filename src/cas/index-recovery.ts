@@ -45,6 +45,8 @@ export interface OpenedIndex {
   readonly store: LmdbStore;
   /** True when records may be missing for files that are there. */
   readonly isRebuilt: boolean;
+  /** True when the last server did not end by closing it. */
+  readonly wasUnclean: boolean;
 }
 
 /** Throws FAILED_PRECONDITION, and leaves the file alone, when it is this machine that keeps it from opening. */
@@ -56,9 +58,10 @@ export async function openIndex(options: OpenIndexOptions): Promise<OpenedIndex>
   await writeFileAtomic(marker, `${uncleanStops + 1}\n`);
   try {
     const damage = await openOrFindDamage(options, uncleanStops);
-    if (typeof damage !== "string") return { store: damage, isRebuilt: false };
+    const wasUnclean = uncleanStops > 0;
+    if (typeof damage !== "string") return { store: damage, isRebuilt: false, wasUnclean };
     await rebuild(options, damage);
-    return { store: LmdbStore.open(options), isRebuilt: true };
+    return { store: LmdbStore.open(options), isRebuilt: true, wasUnclean };
   } catch (error) {
     // No start at all: the next one needs no longer walk because of it.
     await (uncleanStops === 0 ? unlink(marker) : writeFileAtomic(marker, `${uncleanStops}\n`)).catch(() => undefined);

@@ -4,6 +4,7 @@
 //   'd' place(6, BE)    bytes     u32 CRC-32 of what follows, then the bytes of a small blob or value
 //   'c' kind hash(32)   checksums u32 CRC-32 per MiB of a file, then u32 CRC-32 of those
 //   'a' number(6, BE)   accesses  of many entries, see access-log.ts
+//   's'                 u48: entries last asked for before this access time were on the disk when it was written
 //   'n'                 u48: places below it may be in use
 //
 // Numbers are little-endian unless they are part of a key. Entries are small and keyed by hash, so that a start scans
@@ -21,6 +22,7 @@ const ENTRY_CHECKED_BYTES = 18;
 export const ENTRY_TABLE = table("m");
 export const ACCESS_TABLE = table("a");
 export const NEXT_PLACE_KEY = Uint8Array.from([0x6e]);
+export const SYNC_MARK_KEY = Uint8Array.from([0x73]);
 
 export interface EntryRecord {
   readonly flags: number;

@@ -14,6 +14,8 @@ import type { StoreCore } from "./store-core.ts";
 export interface ScrubOptions {
   /** How much is read each second; absent: as fast as it goes. */
   readonly bytesPerSecond?: number;
+  /** Looks only at what was asked for, or stored, at this access time or later. */
+  readonly sinceAccess?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -35,7 +37,7 @@ export async function scrub(core: StoreCore, clock: Clock, options: ScrubOptions
   let checkedEntries = 0;
   let checkedBytes = 0;
   for (let step = 0; step < core.table.index.walkLength; step++) {
-    for (const candidate of candidatesOf(core, step)) {
+    for (const candidate of candidatesOf(core, step, options.sinceAccess ?? 0)) {
       if (options.signal?.aborted === true) return { checkedEntries, checkedBytes, damaged };
       await pace.wait(candidate.sizeBytes, options.signal);
       const reason = await findDamage(core, candidate);
@@ -49,9 +51,10 @@ export async function scrub(core: StoreCore, clock: Clock, options: ScrubOptions
   return { checkedEntries, checkedBytes, damaged };
 }
 
-function candidatesOf(core: StoreCore, step: number): Candidate[] {
+function candidatesOf(core: StoreCore, step: number, sinceAccess: number): Candidate[] {
   const candidates: Candidate[] = [];
   core.table.index.visit(step, (segment, slot) => {
+    if (segment.accessAt(slot) < sinceAccess) return;
     const words = new Uint32Array(8);
     segment.readHash(slot, words);
     const isFile = (segment.flagsAt(slot) & IndexFlag.FILE) !== 0;

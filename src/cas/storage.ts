@@ -28,6 +28,7 @@ import { MemoryOpaqueStore } from "./memory-opaque-store.ts";
 import { MemoryValueStore } from "./memory-value-store.ts";
 import type { OpaqueStore } from "./opaque-store.ts";
 import { sweepOrphans } from "./orphan-sweep.ts";
+import { ReservedStore } from "./reserved-store.ts";
 import { scrub, type ScrubOptions, type ScrubReport } from "./scrub.ts";
 import { SpaceGuard } from "./space-guard.ts";
 import { reportStorage, type StorageReport } from "./storage-report.ts";
@@ -131,7 +132,11 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   await checkDataVersion(dataDir);
   const files = await FileStore.open(dataDir, options.durability);
   const indexFilePath = join(dataDir, "index.mdb");
-  const { store: lmdb, isRebuilt } = await openIndex({
+  const {
+    store: lmdb,
+    isRebuilt,
+    wasUnclean,
+  } = await openIndex({
     dataDir,
     path: indexFilePath,
     maxStoredBytes: options.maxSizeBytes,
@@ -140,7 +145,8 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     metrics,
   });
   const beforeCommit = () => files.syncCommitted();
-  const store = options.durability === "lazy" ? new LazyStore({ inner: lmdb, beforeCommit, logger }) : lmdb;
+  const reserved = new ReservedStore({ inner: lmdb, path: join(dataDir, "reserve"), clock, logger });
+  const store = options.durability === "lazy" ? new LazyStore({ inner: reserved, beforeCommit, logger }) : reserved;
   if (isRebuilt) await requestAdoption(store);
   await syncDirectory(dataDir); // the index file's name, before anything in it is acknowledged
   const ingest = new IngestPool(options.threads === undefined ? {} : { threads: options.threads });
@@ -175,8 +181,13 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   let isClosing = false;
   let marking: Promise<void> = Promise.resolve();
   const cancelMark = clock.schedule(SERVING_AFTER_MS, () => (marking = markServing(dataDir)));
+  const syncMark = wasUnclean ? accessLog.syncMark : undefined;
   const loaded = loadIndex({ core, accessLog, logger });
-  const swept = loaded.then(() => sweep({ core, store, logger, isStopped: () => isClosing }));
+  const isStopped = () => isClosing;
+  const abort = new AbortController();
+  const swept = loaded
+    .then(() => checkRecent({ core, clock, logger, syncMark, signal: abort.signal }))
+    .then(() => sweep({ core, store, logger, isStopped }));
   const stats = (): StorageStats => ({
     usedBytes: core.usedBytes,
     maxSizeBytes: options.maxSizeBytes,
@@ -189,6 +200,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   let closing: Promise<void> | undefined;
   const close = async () => {
     isClosing = true;
+    abort.abort();
     cancelMark();
     await marking;
     core.table.stop();
@@ -222,6 +234,30 @@ async function loadIndex(options: { core: StoreCore; accessLog: AccessLog; logge
   } catch (error) {
     // Look-ups go on to ask the disk; what the scan could not read is missed or refused one by one.
     options.logger.error("cannot read the whole index", { reason: String(error) });
+  }
+}
+
+/**
+ * After a stop that was not clean: what had been stored or asked for since the last mark is hashed again, so that nobody is
+ * told of a blob that did not reach the disk. Reads check their bytes meanwhile, as always.
+ */
+async function checkRecent(options: {
+  core: StoreCore;
+  clock: Clock;
+  logger: Logger;
+  syncMark: number | undefined;
+  signal: AbortSignal;
+}): Promise<void> {
+  const { core, clock, logger, syncMark, signal } = options;
+  if (syncMark === undefined || !core.table.isLoaded) return;
+  try {
+    const { checkedEntries, damaged } = await scrub(core, clock, { sinceAccess: syncMark, signal });
+    logger.info("checked what was stored shortly before the last stop", {
+      entries: checkedEntries,
+      damaged: damaged.length,
+    });
+  } catch (error) {
+    logger.error("cannot check what was stored shortly before the last stop", { reason: String(error) });
   }
 }
 

@@ -1,8 +1,8 @@
 // A key-value store that answers before its writes are durable, for runners whose disk is thrown away anyway.
 //
 // Writes are visible at once, from an overlay in memory, and committed behind it in the order they came. Invariant: what
-// a crash leaves is a prefix of the writes, each of them whole. Deletes alone wait for their commit, because what they free
-// is destroyed next. While commits fail (full disk), what was accepted waits, and puts are refused with the reason.
+// a crash leaves is a prefix of the writes, each of them whole. Writes of deletes alone wait for their commit, because what
+// they free is destroyed next; on a full disk they go first. While commits fail (full disk), what was accepted waits, and puts are refused with the reason.
 
 import type { Logger } from "../telemetry/log.ts";
 import { assertKey } from "./key-check.ts";
@@ -25,7 +25,7 @@ interface Latest {
 }
 
 interface Waiting {
-  readonly operations: readonly KeyValueOperation[];
+  operations: readonly KeyValueOperation[];
   readonly latest: ReadonlyMap<string, Latest>;
   readonly bytes: number;
 }
@@ -129,7 +129,8 @@ export class LazyStore implements KeyValueStore {
       } catch (error) {
         if (this.#failure === undefined) this.#options.logger.error("cannot commit", { reason: String(error) });
         this.#failure = error;
-        if (this.#isClosing) this.#forget(group);
+        await this.#deleteAhead(group);
+        if (this.#isClosing) this.#forget(this.#waiting);
       }
       this.#turn.resolve();
       this.#turn = Promise.withResolvers();
@@ -138,8 +139,27 @@ export class LazyStore implements KeyValueStore {
     this.#committing = undefined;
   }
 
+  /** Deletes do not wait behind puts that find no room: they make it. */
+  async #deleteAhead(group: readonly Waiting[]): Promise<void> {
+    // What a later write replaces need not be written before it: else a delete of what waits would wait for room as well.
+    const replaced = new Set<string>();
+    for (const waiting of group.toReversed()) {
+      waiting.operations = waiting.operations.filter(({ key }) => !replaced.has(toText(key)));
+      for (const key of waiting.latest.keys()) replaced.add(key);
+    }
+    const deletes = group.filter(({ latest }) => [...latest.values()].every(({ value }) => value === undefined));
+    if (deletes.length === 0) return;
+    try {
+      await this.#options.inner.write(deletes.flatMap(({ operations }) => operations));
+      this.#forget(deletes);
+    } catch {
+      // Tried again with the rest.
+    }
+  }
+
   #forget(group: readonly Waiting[]): void {
-    this.#waiting = this.#waiting.slice(group.length);
+    const gone = new Set(group);
+    this.#waiting = this.#waiting.filter((waiting) => !gone.has(waiting));
     for (const { latest, bytes } of group) {
       this.#waitingBytes -= bytes;
       for (const [key, entry] of latest) if (this.#overlay.get(key) === entry) this.#overlay.delete(key);

@@ -2,11 +2,14 @@
 //
 // Invariant: a resolved write is on disk. LMDB is opened with overlappingSync and eventTurnBatching off and never with
 // noSync or useWritemap: then a commit has synced before its promise resolves, and a failed one rejects a promise
-// instead of ending the process (seen with strace, DESIGN.md section 4). Only this file knows that package.
+// instead of ending the process (seen with strace, DESIGN.md section 4). After a failure other than a full disk nothing is
+// written any more: what a failed sync has lost cannot be known. Only this file knows that package.
 
+import { accessSync, constants, statfsSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { Code, StatusError } from "../base/status.ts";
+import { formatBytes } from "../base/units.ts";
 import { requireFromHere } from "../base/native-addon.ts";
 import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
 import { assertKey } from "./key-check.ts";
@@ -32,6 +35,13 @@ const MAX_COMMITS_IN_FLIGHT = 2;
 
 /** Bounds what one transaction pins in memory and how long its writer thread keeps a reader of new data waiting. */
 const MAX_OPERATIONS_PER_COMMIT = 20_000;
+
+/** How long a failed commit may take to say why. */
+const REASON_MS = 500;
+/** A commit that takes longer has failed without a word; slow disks take seconds. */
+const COMMIT_TIMEOUT_MS = 60_000;
+/** How long a store that broke may take to close. */
+const CLOSE_BROKEN_MS = 1000;
 
 interface LmdbDatabase {
   getBinary(key: Uint8Array): Buffer | undefined;
@@ -74,11 +84,16 @@ export class LmdbStore implements KeyValueStore {
   #flushScheduled = false;
   #closed: Promise<void> | undefined;
   #idleWaiters: (() => void)[] = [];
+  /** Why nothing is written any more; undefined while all is well. */
+  #failure: StatusError | undefined;
+  /** Rejects with it, and never resolves. */
+  readonly #broken = Promise.withResolvers<never>();
 
   private constructor(options: LmdbStoreOptions, database: LmdbDatabase, mapSizeBytes: number) {
     this.#path = options.path;
     this.mapSizeBytes = mapSizeBytes;
     this.#database = database;
+    this.#broken.promise.catch(() => undefined); // commits under way hear of it, when there are any
     this.#commits = options.metrics?.counter("ledge_lmdb_commits_total", "Transactions committed to the index");
     this.#operations = options.metrics?.counter("ledge_lmdb_operations_total", "Puts and deletes in those");
   }
@@ -141,6 +156,7 @@ export class LmdbStore implements KeyValueStore {
     for (const operation of operations) assertKey(operation.key);
     this.#assertOpen();
     if (operations.length === 0) return Promise.resolve();
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       this.#pending.push({ operations, resolve, reject });
       this.#scheduleFlush();
@@ -170,7 +186,13 @@ export class LmdbStore implements KeyValueStore {
     while (this.#commitsInFlight > 0 || this.#pending.length > 0) {
       await new Promise<void>((resolve) => this.#idleWaiters.push(resolve));
     }
-    await this.#database.close();
+    const closing = this.#database.close();
+    if (this.#failure === undefined) return closing;
+    // It may wait for a commit that never ends; what was committed is on the disk.
+    await Promise.race([
+      closing.catch(() => undefined),
+      new Promise((resolve) => setTimeout(resolve, CLOSE_BROKEN_MS)),
+    ]);
   }
 
   #assertOpen(): void {
@@ -192,19 +214,56 @@ export class LmdbStore implements KeyValueStore {
     const group = this.#takeGroup();
     if (group.length === 0) return;
     this.#commitsInFlight++;
+    let timer: NodeJS.Timeout | undefined;
     try {
-      const committed = await this.#database.batch(() => this.#apply(group));
+      this.#assertWritable(group);
+      const batch = this.#database.batch(() => this.#apply(group));
+      batch.catch(underlyingError); // the race may be over when it fails
+      timer = setTimeout(() => this.#break(internal("a commit did not end")), COMMIT_TIMEOUT_MS);
+      const committed = await Promise.race([batch, this.#broken.promise]);
       if (!committed) throw new Error("LMDB did not commit");
       this.#commits?.add();
       for (const write of group) write.resolve();
     } catch (error) {
       const status = await this.#explain(error);
+      // The package leaves the promises of later commits open for good, and what a failed sync lost cannot be known.
+      if (status.code === Code.INTERNAL) this.#break(status);
       for (const write of group) write.reject(status);
     } finally {
+      clearTimeout(timer);
       this.#commitsInFlight--;
       if (this.#pending.length > 0) this.#scheduleFlush();
       else for (const wake of this.#idleWaiters.splice(0)) wake();
     }
+  }
+
+  /**
+   * Throws on a file system that became read-only or has no room for the commit. LMDB would find out by itself, but writes
+   * the words for a failed write behind the end of their buffer (mdb.c, "Attempting to write page"), which ends the
+   * process now and then.
+   */
+  #assertWritable(group: readonly PendingWrite[]): void {
+    try {
+      accessSync(this.#path, constants.W_OK);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new StatusError(Code.UNAVAILABLE, `Cannot write to the index: ${reason}; reads go on`, { cause: error });
+    }
+    const { bavail, bsize, blocks } = statfsSync(dirname(this.#path));
+    const neededBytes = roomFor(group, blocks * bsize);
+    if (bavail * bsize >= neededBytes) return;
+    throw new StatusError(
+      Code.RESOURCE_EXHAUSTED,
+      `Cannot write to the index: the disk is full (${formatBytes(bavail * bsize)} left, ${formatBytes(neededBytes)} needed)`,
+    );
+  }
+
+  /** From now on this store is only read from. */
+  #break(status: StatusError): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = status;
+    this.#broken.reject(status);
+    for (const write of this.#pending.splice(0)) write.reject(status);
   }
 
   #takeGroup(): PendingWrite[] {
@@ -232,6 +291,7 @@ export class LmdbStore implements KeyValueStore {
 
   /** LMDB reports a full disk as EIO, so the file system is asked whether it is full or broken. */
   async #explain(error: unknown): Promise<StatusError> {
+    if (error instanceof StatusError) return error;
     const cause = await underlyingError(error);
     if (isFullDisk(cause) || (await isNearlyFull(dirname(this.#path)))) {
       return new StatusError(
@@ -242,23 +302,51 @@ export class LmdbStore implements KeyValueStore {
         },
       );
     }
-    return new StatusError(Code.INTERNAL, `Cannot write to the index: ${cause.message}`, { cause });
+    return internal(cause.message, cause);
   }
+}
+
+function internal(reason: string, cause?: unknown): StatusError {
+  const message = `Cannot write to the index: ${reason}; reads go on, writes are refused until ledge is started again on a disk that works`;
+  return new StatusError(Code.INTERNAL, message, { cause });
+}
+
+/** What is left for others who write to the disk at the same time; on a small one a part of it. */
+const MARGIN_BYTES = 8 * 1024 * 1024;
+/** A delete copies a few pages, and so does a put beside its value. */
+const BYTES_PER_OPERATION = 4096;
+/** Deletes make room; they may use nearly all there is. */
+const DELETE_MARGIN_BYTES = 256 * 1024;
+
+function roomFor(group: readonly PendingWrite[], diskBytes: number): number {
+  let bytes = 0;
+  let puts = 0;
+  let count = 0;
+  for (const { operations } of group) {
+    for (const operation of operations) {
+      count++;
+      if (operation.type === "delete") continue;
+      puts++;
+      bytes += operation.value.length;
+    }
+  }
+  // Operations of one commit share most of the pages they copy.
+  const copied = Math.min(count, 512) * BYTES_PER_OPERATION;
+  if (puts === 0) return Math.min(copied, DELETE_MARGIN_BYTES);
+  return bytes + copied + Math.min(MARGIN_BYTES, diskBytes / 32);
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-/** The package rejects with a wrapper whose `commitError` is a promise that rejects with the reason. */
+/** The package rejects with a wrapper whose `commitError` is a promise that rejects with the reason, or never settles. */
 async function underlyingError(error: unknown): Promise<Error> {
   let reason: unknown = error;
   const commitError = (error as { commitError?: Promise<unknown> }).commitError;
   if (commitError !== undefined) {
-    reason = await commitError.then(
-      () => error,
-      (inner: unknown) => inner,
-    );
+    const patience = new Promise((resolve) => setTimeout(resolve, REASON_MS, error));
+    reason = await Promise.race([commitError.then(() => error), patience]).catch((inner: unknown) => inner);
   }
   return reason instanceof Error ? reason : new Error(String(reason));
 }

@@ -252,7 +252,7 @@ export function describeBlobStoreContract(name: string, makeFixture: () => Promi
       for (const size of [900, 700_000]) {
         const data = randomBytes(size);
         const digest = digestOf(DigestFunction.SHA256, data);
-        const writers = Array.from({ length: 12 }, async (_, index) => {
+        const writers = Array.from({ length: 100 }, async (_, index) => {
           if (index % 2 === 0) return store.put(digest, Uint8Array.from(data));
           const upload = await store.openUpload(digest);
           await upload.write(Uint8Array.from(data));

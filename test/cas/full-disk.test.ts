@@ -2,7 +2,7 @@
 
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -41,9 +41,31 @@ function isFull(error: unknown): boolean {
   return error instanceof StatusError && error.code === Code.RESOURCE_EXHAUSTED;
 }
 
-function open(dataDir: string, maxSizeBytes = 2 ** 40) {
+function open(dataDir: string, maxSizeBytes = 2 ** 40, durability: "sync" | "lazy" = "sync") {
   const metrics = new MetricsRegistry();
-  return openStorage({ dataDir, maxSizeBytes, clock: systemClock, logger: silentLogger, metrics, threads: 2 });
+  return openStorage({
+    dataDir,
+    maxSizeBytes,
+    durability,
+    protectRecentMs: 0,
+    clock: systemClock,
+    logger: silentLogger,
+    metrics,
+    threads: 2,
+  });
+}
+
+/** Writes a file until the disk takes no byte more. */
+function fillUp(path: string): void {
+  const file = openSync(path, "w");
+  for (let size = MIB; size > 0;) {
+    try {
+      if (writeSync(file, Buffer.alloc(size, 1)) < size) size = Math.floor(size / 2);
+    } catch {
+      size = Math.floor(size / 2);
+    }
+  }
+  closeSync(file);
 }
 
 describe("a full disk", () => {
@@ -149,6 +171,28 @@ describe("a full disk", () => {
     expect(storage.stats().usedBytes).toBeLessThanOrEqual(30 * MIB);
     await storage.close();
   });
+
+  // LMDB copies the pages it changes: without a reserve, a full disk could not even delete.
+  for (const durability of ["sync", "lazy"] as const) {
+    test(`eviction works with no byte left, with --durability ${durability}`, async () => {
+      using disk = new SmallDisk(64 * MIB);
+      const storage = await open(join(disk.path, "data"), 2 ** 40, durability);
+      for (let i = 0; i < 300; i++) await putRandom(storage.blobs, i % 10 === 0 ? 500_000 : 2000);
+      await expect.poll(() => existsSync(join(disk.path, "data", "reserve")), { timeout: 20_000 }).toBe(true);
+      fillUp(join(disk.path, "other"));
+      const before = storage.stats().entryCount;
+      await storage.evict(8 * MIB);
+      expect(storage.stats().entryCount).toBeLessThan(before);
+      expect(existsSync(join(disk.path, "data", "reserve"))).toBe(false);
+      const { entryCount } = storage.stats();
+      await storage.close();
+      // Gone from the disk, not from memory alone.
+      const again = await open(join(disk.path, "data"));
+      await again.loaded;
+      expect(again.stats().entryCount).toBe(entryCount);
+      await again.close();
+    });
+  }
 
   test("an upload that meets the end of the disk leaves no file behind", async () => {
     using disk = new SmallDisk(16 * MIB);

@@ -35,6 +35,7 @@ class HeldStore implements KeyValueStore {
   readonly committed = new MemoryStore();
   readonly log: string[] = [];
   failure: Error | undefined;
+  refusesPuts = false;
   #gate = Promise.withResolvers<void>();
 
   get(key: Uint8Array): Uint8Array | undefined {
@@ -48,6 +49,7 @@ class HeldStore implements KeyValueStore {
   async write(operations: readonly KeyValueOperation[]): Promise<void> {
     await this.#gate.promise;
     if (this.failure !== undefined) throw this.failure;
+    if (this.refusesPuts && operations.some(({ type }) => type === "put")) throw new Error("full");
     this.log.push(operations.map(({ type, key }) => `${type} ${Buffer.from(key).toString()}`).join(", "));
     await this.committed.write(operations);
   }
@@ -110,6 +112,25 @@ describe("LazyStore", () => {
     synced.resolve();
     await store.close();
     expect(inner.log).toEqual(["put a", "close"]);
+  });
+
+  test("deletes go ahead of puts that find no room, also of what was put before them, and not of what was put after", async () => {
+    const inner = new HeldStore();
+    await inner.committed.write([put("old"), put("both")]);
+    inner.open();
+    inner.refusesPuts = true;
+    const store = new LazyStore({ inner, beforeCommit, logger: silentLogger });
+    await store.write([put("new")]);
+    await store.write([put("both")]);
+    await store.write([{ type: "delete", key: Buffer.from("old") }]);
+    expect(inner.committed.get(Buffer.from("old"))).toBeUndefined();
+    await store.write([{ type: "delete", key: Buffer.from("both") }]);
+    expect(inner.committed.get(Buffer.from("both"))).toBeUndefined();
+    inner.refusesPuts = false;
+    await expect.poll(() => inner.log, { timeout: 20_000 }).toEqual(["delete old", "delete both", "put new"]);
+    await store.write([put("both")]);
+    await store.close();
+    expect(inner.committed.get(Buffer.from("both"))).toBeDefined();
   });
 
   test("while the disk takes nothing puts are refused, what was accepted stays, and is committed once it can be", async () => {
