@@ -158,7 +158,8 @@ test("execute() honours mtime and unix_mode of inputs with a private file", asyn
 // A client that uploads what is named must not come back to hear of the next one.
 test("execute() names every missing file and directory at once", async () => {
   await using fixture = await ExecutorFixture.create({ programs: { never: () => 0 } });
-  const elsewhere = new ActionBuilder((await ExecutorFixture.create()).store);
+  await using other = await ExecutorFixture.create();
+  const elsewhere = new ActionBuilder(other.store);
   const digests = [];
   for (let i = 0; i < 5000; i++) digests.push(`file ${i}`);
   const other = await elsewhere.tree(Object.fromEntries(digests.map((text, i) => [`f${i}`, text])));

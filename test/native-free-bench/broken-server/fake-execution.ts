@@ -206,8 +206,9 @@ async function execute(store: FakeStore, operation: FakeOperation, job: Job): Pr
     const status = error instanceof StatusError ? error : new StatusError(Code.INTERNAL, String(error));
     operation.response = { status: { code: status.code, message: status.message, details: status.details } };
   }
-  notify();
+  // Before anybody hears of the end: the test may be over with it, and this process as well.
   await rm(folder, { recursive: true, force: true });
+  notify();
 }
 
 async function run(
