@@ -96,14 +96,14 @@ export async function markCleanStop(dataDir: string): Promise<void> {
 /** What is wrong with the file, found by a child that reads it; undefined when it was read without trouble. */
 async function findDamageByWalk(options: OpenIndexOptions, uncleanStops: number): Promise<string | undefined> {
   const limitMs = uncleanStops > 1 ? LONGEST_WALK_MS : SHORT_WALK_MS;
-  const walk = await runChild(["walk", options.path, String(limitMs)]);
+  const walk = await runIndexChild(["walk", options.path, String(limitMs)]);
   if (walk.exitCode === 0) return undefined;
   const damage = `reading it in a child process ended with ${endOf(walk)}`;
   if (walk.exitCode === ExitCode.DAMAGED) return walk.said || damage;
   if (walk.exitCode === ExitCode.NOT_OPENABLE) throw cannotOpen(walk.said);
   // An empty index in the same place tells the file's fault from the machine's.
   const emptyPath = join(options.dataDir, "tmp", "empty-index");
-  const empty = await runChild(["create", emptyPath]);
+  const empty = await runIndexChild(["create", emptyPath]);
   for (const path of [emptyPath, `${emptyPath}-lock`]) await rm(path, { force: true });
   if (empty.exitCode === 0) return damage;
   throw cannotOpen(empty.said || `a child process that makes an empty index beside it ended with ${endOf(empty)}`);
@@ -141,7 +141,7 @@ async function salvage(damaged: string, path: string): Promise<number> {
   let from = "";
   let attempts = 1;
   for (; attempts < MAX_SALVAGE_ATTEMPTS; attempts++) {
-    const { exitCode, output } = await runChild(["salvage", damaged, path, from]);
+    const { exitCode, output } = await runIndexChild(["salvage", damaged, path, from]);
     if (exitCode === 0) break;
     const reached = output.trimEnd().split("\n").at(-1)?.split(" ")[0] ?? "";
     const next = keyBehind(reached > from ? reached : from);
@@ -174,7 +174,7 @@ interface ChildEnd {
 }
 
 /** Throws when it cannot be started or was killed for a reason of the machine's: that is no verdict on the file. */
-function runChild(args: readonly string[]): Promise<ChildEnd> {
+export function runIndexChild(args: readonly string[]): Promise<ChildEnd> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [...selfArguments("check-index"), ...args], {
       stdio: ["ignore", "pipe", "pipe"],

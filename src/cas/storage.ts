@@ -167,7 +167,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   });
   const { intakeMemoryBytes } = options;
   if (core.indexFileExcessBytes > 0) {
-    logger.warn("the index file is larger than its share of --max-size and cannot shrink", {
+    logger.warn("the index file is larger than its share of --max-size; ledge gc --compact makes it smaller", {
       path: indexFilePath,
       excessBytes: core.indexFileExcessBytes,
     });

@@ -32,24 +32,36 @@ export function runFsck(args: readonly string[]): Promise<number> {
   });
 }
 
-/** Evicts until the store is within --max-size. */
-export function runGc(args: readonly string[]): Promise<number> {
-  return withStore(args, async (storage, maxSizeBytes) => {
-    const before = storage.stats();
-    await storage.evict(Math.max(0, before.usedBytes - maxSizeBytes));
-    const after = storage.stats();
-    const freed = formatBytes(before.usedBytes - after.usedBytes);
-    const evicted = before.entryCount - after.entryCount;
-    process.stdout.write(
-      `${formatBytes(after.usedBytes)} in ${after.entryCount} entries; evicted ${evicted} entries, ${freed}\n`,
-    );
-    return 0;
-  });
+/** Evicts until the store is within --max-size; with --compact gives back what the index file does not use any more. */
+export async function runGc(args: readonly string[]): Promise<number> {
+  const isCompacting = args.includes("--compact");
+  const rest = args.filter((arg) => arg !== "--compact");
+  return withStore(rest, evictToLimit, isCompacting ? compact : undefined);
+}
+
+async function evictToLimit(storage: Storage, maxSizeBytes: number): Promise<number> {
+  const before = storage.stats();
+  await storage.evict(Math.max(0, before.usedBytes - maxSizeBytes));
+  const after = storage.stats();
+  const freed = formatBytes(before.usedBytes - after.usedBytes);
+  const evicted = before.entryCount - after.entryCount;
+  process.stdout.write(
+    `${formatBytes(after.usedBytes)} in ${after.entryCount} entries; evicted ${evicted} entries, ${freed}\n`,
+  );
+  return 0;
+}
+
+async function compact(dataDir: string): Promise<void> {
+  const { compactIndex } = await import("../cas/index-compaction.ts");
+  const { beforeBytes, afterBytes } = await compactIndex(dataDir);
+  process.stdout.write(`compacted the index from ${formatBytes(beforeBytes)} to ${formatBytes(afterBytes)}\n`);
 }
 
 async function withStore(
   args: readonly string[],
   action: (storage: Storage, maxSizeBytes: number) => Promise<number>,
+  /** Runs when the store is closed and still ours. */
+  afterwards: (dataDir: string) => Promise<void> = async () => undefined,
 ): Promise<number> {
   const { config } = readServeArguments(args);
   const { dataDir, maxSizeBytes } = config;
@@ -70,12 +82,15 @@ async function withStore(
       logger,
       metrics: new MetricsRegistry(),
     });
+    let exitCode: number;
     try {
       await storage.loaded;
-      return await action(storage, maxSizeBytes);
+      exitCode = await action(storage, maxSizeBytes);
     } finally {
       await storage.close();
     }
+    await afterwards(dataDir);
+    return exitCode;
   } finally {
     lock.release();
   }
