@@ -17,7 +17,7 @@ Usage: ledge [serve] [FLAGS]     run the server
        ledge doctor [FLAGS]      check what this machine offers, and how to mend what it lacks
        ledge sandbox [-- CMD...] run a command, or a shell, in exactly what an action would see
        ledge operations          list what a running server does, and what waits (--target grpc://HOST:PORT)
-       ledge stats|fsck|gc       look at, check or shrink (--compact: the index too) the store of a stopped server
+       ledge stats|fsck|gc       look at, check or shrink (--compact: index too) the store of a stopped server
        ledge conformance --help  judge any server of the Remote Execution API by black-box checks
        ledge bench --help        measure any server of the Remote Execution API
        ledge record|replay       record calls to a server, and replay them against any other (--help)
