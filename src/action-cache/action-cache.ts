@@ -23,8 +23,11 @@ export interface Provenance {
 }
 
 export interface ActionCache {
-  /** The serialized ActionResult, or undefined. Touches the entry and, behind completeness checking, its blobs. */
-  get(key: ActionKey): Promise<Uint8Array | undefined>;
+  /**
+   * The serialized ActionResult, or undefined. Touches the entry and, behind completeness checking, its blobs.
+   * Synchronous on the hot path.
+   */
+  get(key: ActionKey): Uint8Array | undefined | Promise<Uint8Array | undefined>;
   /** Stores `result`, replacing what was there; durable once it resolves. `result` is borrowed until then. */
   put(key: ActionKey, result: Uint8Array, provenance: Provenance): Promise<void>;
   /** Removes the entry; false when there was none. */

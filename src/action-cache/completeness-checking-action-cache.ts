@@ -14,7 +14,7 @@ import { isEmptyDigest, type Digest, type DigestFunction } from "../digest/diges
 import { DigestBatch } from "../digest/digest-batch.ts";
 import { ProtoError } from "../proto/wire.ts";
 import type { ActionCache, ActionKey, Provenance } from "./action-cache.ts";
-import { readResultReferences } from "./result-references.ts";
+import { readResultReferences, type ResultReferences } from "./result-references.ts";
 import { TreeDigests } from "./tree-digests.ts";
 
 /** Digests collected before the store is asked; 40 bytes each. */
@@ -47,21 +47,15 @@ export class CompletenessCheckingActionCache implements ActionCache {
     );
   }
 
-  async get(key: ActionKey): Promise<Uint8Array | undefined> {
+  get(key: ActionKey): Uint8Array | undefined | Promise<Uint8Array | undefined> {
     const lease = currentLease();
     try {
-      const result = await this.#inner.get(key);
-      if (result === undefined) {
-        this.#misses.add();
-        return undefined;
-      }
-      await withLease(lease, () => assertComplete(this.#blobs, result, key.fn));
-      this.#hits.add();
-      return result;
+      const result = this.#inner.get(key);
+      if (!(result instanceof Promise)) return this.#check(result, key.fn);
+      const checked = result.then((later) => withLease(lease, () => this.#check(later, key.fn)));
+      return checked.catch((error: unknown) => this.#missOrThrow(error));
     } catch (error) {
-      if (!meansIncomplete(error)) throw error;
-      this.#incomplete.add();
-      return undefined;
+      return this.#missOrThrow(error);
     }
   }
 
@@ -71,6 +65,28 @@ export class CompletenessCheckingActionCache implements ActionCache {
 
   delete(key: ActionKey): Promise<boolean> {
     return this.#inner.delete(key);
+  }
+
+  #check(
+    result: Uint8Array | undefined,
+    fn: DigestFunction,
+  ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    if (result === undefined) {
+      this.#misses.add();
+      return undefined;
+    }
+    const hit = (): Uint8Array => {
+      this.#hits.add();
+      return result;
+    };
+    const complete = assertComplete(this.#blobs, result, fn);
+    return complete === undefined ? hit() : complete.then(hit, (error: unknown) => this.#missOrThrow(error));
+  }
+
+  #missOrThrow(error: unknown): undefined {
+    if (!meansIncomplete(error)) throw error;
+    this.#incomplete.add();
+    return undefined;
   }
 }
 
@@ -84,13 +100,19 @@ function meansIncomplete(error: unknown): boolean {
   return codes.includes(error.code);
 }
 
-/** Throws what `meansIncomplete` knows. Files come first: one look-up in memory decides most misses. */
-async function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFunction): Promise<void> {
+/**
+ * Throws, or rejects with, what `meansIncomplete` knows. Files come first: one look-up in memory decides most misses.
+ * Undefined when nothing had to be waited for.
+ */
+function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFunction): Promise<void> | undefined {
   const lease = currentLease();
   const { value, present } = checkAtOnce(blobs, fn, (batch) => readResultReferences(result, fn, batch));
-  if (present !== undefined) await present;
-  const { trees, rootDirectories } = value;
-  if (trees.length === 0 && rootDirectories.length === 0) return;
+  if (value.trees.length === 0 && value.rootDirectories.length === 0) return present;
+  const assertRest = () => withLeaseAcrossWaits(lease, () => assertDirectories(blobs, value));
+  return present === undefined ? assertRest() : present.then(assertRest);
+}
+
+async function assertDirectories(blobs: BlobStore, { trees, rootDirectories }: ResultReferences): Promise<void> {
   const steps = [
     ...trees.map((digest) => () => assertTree(blobs, digest)),
     ...rootDirectories.map((digest) => () => assertRootDirectory(blobs, digest)),
@@ -108,7 +130,7 @@ async function assertComplete(blobs: BlobStore, result: Uint8Array, fn: DigestFu
     }
   };
   const workers = Math.min(PARALLEL_TREES, steps.length);
-  await withLeaseAcrossWaits(lease, () => Promise.all(Array.from({ length: workers }, worker)));
+  await Promise.all(Array.from({ length: workers }, worker));
 }
 
 /**

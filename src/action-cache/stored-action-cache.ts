@@ -19,9 +19,9 @@ export class StoredActionCache implements ActionCache {
     this.#values = values;
   }
 
-  async get(key: ActionKey): Promise<Uint8Array | undefined> {
-    const record = await this.#values.get(ValueKind.ACTION_RESULT, valueKey(key));
-    return record === undefined ? undefined : decodeRecord(record).result;
+  get(key: ActionKey): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+    const record = this.#values.get(ValueKind.ACTION_RESULT, valueKey(key));
+    return record instanceof Promise ? record.then(resultOf) : resultOf(record);
   }
 
   async put(key: ActionKey, result: Uint8Array, provenance: Provenance): Promise<void> {
@@ -37,6 +37,10 @@ export class StoredActionCache implements ActionCache {
     const record = await this.#values.get(ValueKind.ACTION_RESULT, valueKey(key));
     return record === undefined ? undefined : parseFacts(decodeRecord(record).facts);
   }
+}
+
+function resultOf(record: Uint8Array | undefined): Uint8Array | undefined {
+  return record === undefined ? undefined : decodeRecord(record).result;
 }
 
 /** SHA-256 over the parts, each with its length, so that no two keys share a name. */

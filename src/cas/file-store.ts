@@ -22,6 +22,9 @@ import { BLOB_FILE_MTIME_SECONDS } from "./blob-store.ts";
  */
 const MAX_FILE_CALLS = 12;
 
+/** A third of those, so that commits never wait for the uploads of others alone. */
+const MAX_EARLY_WRITES = 4;
+
 /** A quarter of the folders of one digest function, and few beside a limit of 1,024 open files. */
 const MAX_OPEN_DIRECTORIES = 64;
 
@@ -48,6 +51,7 @@ export class FileStore {
   readonly #laterSyncs = new Set<Promise<void>>();
   readonly #isLazy: boolean;
   #nextTemporary = 1;
+  #earlyWrites = 0;
   /** Names that were given out and not moved or removed since. */
   readonly #temporaries = new Set<string>();
 
@@ -104,6 +108,19 @@ export class FileStore {
   /** Resolves when all files that were committed before are durable. */
   async syncCommitted(): Promise<void> {
     await Promise.all(this.#laterSyncs);
+  }
+
+  /**
+   * Begins to write out what a large upload has so far, so that its commit finds little left to wait for. Skipped while
+   * enough of them run; failures are left to the commit.
+   */
+  writeOutEarly(temporaryPath: string): void {
+    if (this.#isLazy || this.#earlyWrites >= MAX_EARLY_WRITES) return;
+    this.#earlyWrites++;
+    void this.#limiter
+      .run(() => writeOut(temporaryPath))
+      .catch(() => undefined)
+      .finally(() => this.#earlyWrites--);
   }
 
   /** Removes a temporary file that is not wanted any more; a file that is not there is fine, and one committed costs nothing. */
@@ -268,6 +285,15 @@ async function finishFile(path: string, how: "with sync" | "without sync"): Prom
 }
 
 async function syncFile(path: string): Promise<void> {
+  const file = await open(path, "r");
+  try {
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function writeOut(path: string): Promise<void> {
   const file = await open(path, "r");
   try {
     await file.datasync();

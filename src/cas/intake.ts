@@ -16,9 +16,14 @@ export interface IntakeOptions {
   readonly newTemporaryPath: () => string;
   /** Waits for room for so many more bytes; throws RESOURCE_EXHAUSTED. */
   readonly reserve: (bytes: number) => Promise<void>;
+  /** Told the path of a large file now and then while it grows. */
+  readonly onGrown: (path: string) => void;
   /** What all uploads together may keep in memory; when it is used up, few bytes go to a file as well. */
   readonly memory: IntakeMemory;
 }
+
+/** A disk writes it in some 20 ms, a tenth of what 64 MiB take; much smaller steps would only add syncs. */
+const ANNOUNCE_BYTES = 8 * 1024 * 1024;
 
 /** Bytes that open uploads keep in memory, all together. */
 export class IntakeMemory {
@@ -55,6 +60,7 @@ export class Intake {
   #stream: IngestStream | undefined;
   #path: string | undefined;
   #sizeBytes = 0;
+  #announcedBytes = 0;
 
   constructor(options: IntakeOptions) {
     this.#options = options;
@@ -78,6 +84,9 @@ export class Intake {
     const isKept = this.#stream === undefined && expected < INLINE_LIMIT_BYTES && this.#keep(chunk, total);
     if (!isKept) await this.#pass(chunk);
     this.#sizeBytes = total;
+    if (this.#path === undefined || total - this.#announcedBytes < ANNOUNCE_BYTES) return;
+    this.#announcedBytes = total;
+    this.#options.onGrown(this.#path);
   }
 
   /** Sends what waits for a slab to fill to the file. */

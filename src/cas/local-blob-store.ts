@@ -194,6 +194,7 @@ export class LocalBlobStore implements BlobStore {
       expectedBytes,
       ingest: core.ingest,
       newTemporaryPath: () => core.files.newTemporaryPath(),
+      onGrown: (path) => core.files.writeOutEarly(path),
       memory: this.#intakeMemory,
       reserve: async (bytes) => {
         await core.reserveForUpload(bytes);

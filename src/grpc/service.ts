@@ -69,10 +69,10 @@ export interface UnaryMethod extends MethodBase {
 }
 
 /**
- * The only answer to the only request, when both are at hand in memory; undefined leaves the call to the method's handler.
- * `request` is valid until it returns. An error it throws ends the call, as a handler's does.
+ * The only answer to the only request, or a promise of it; undefined leaves the call to the method's handler. `request` is
+ * valid until it returns, also when it returns a promise. An error ends the call, as a handler's does.
  */
-export type AnswerAtOnce = (request: Uint8Array, call: Call) => Uint8Array | undefined;
+export type AnswerAtOnce = (request: Uint8Array, call: Call) => Uint8Array | Promise<Uint8Array> | undefined;
 
 export interface StreamMethod extends MethodBase {
   readonly kind: "stream";

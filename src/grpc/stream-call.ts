@@ -30,8 +30,8 @@ export class StreamingCall extends ServerCall implements StreamCall, RequestRece
   readonly onBody: ((octets: Uint8Array, start: number, end: number) => void) | undefined;
   readonly #reader: MessageReader;
   #ended = false;
-  /** Answered before the handler had to begin. */
-  #endedAtOnce = false;
+  /** The handler has nothing to do. */
+  #answersAtOnce = false;
   /** Octets that arrived behind an unread message. */
   #withheldBytes = 0;
   /** The message whose missing octets have been announced is the one being filled. */
@@ -59,7 +59,7 @@ export class StreamingCall extends ServerCall implements StreamCall, RequestRece
   /** Runs the handler; to be called once. */
   start(): void {
     this.stream.attach(this);
-    if (this.#endedAtOnce) return;
+    if (this.#answersAtOnce) return;
     this.armDeadline();
     this.#run().catch((error: unknown) => this.host.statusOf(error, this.path));
   }
@@ -141,20 +141,38 @@ export class StreamingCall extends ServerCall implements StreamCall, RequestRece
       this.#takeWhole(octets, start, end);
       return;
     }
-    let finish: () => void;
+    let answer: Uint8Array | Promise<Uint8Array> | undefined;
+    let failure: unknown;
     try {
-      const answer = answerAtOnce(octets.subarray(start + PREFIX_BYTES, end), this);
-      if (answer === undefined) {
-        this.#takeWhole(octets, start, end);
-        return;
-      }
-      finish = () => this.succeedWith(answer);
+      answer = answerAtOnce(octets.subarray(start + PREFIX_BYTES, end), this);
     } catch (error) {
-      finish = () => this.fail(this.host.statusOf(error, this.path));
+      failure = error;
+    }
+    if (answer === undefined && failure === undefined) {
+      this.#takeWhole(octets, start, end);
+      return;
     }
     this.stream.credit(end - start);
-    this.#endedAtOnce = true;
-    finish();
+    this.#answersAtOnce = true;
+    if (answer === undefined) this.#endWith(failure);
+    else if (answer instanceof Uint8Array) this.#endWithAnswer(answer);
+    else {
+      this.armDeadline();
+      answer.then(
+        (bytes) => this.#endWithAnswer(bytes),
+        (error: unknown) => this.#endWith(error),
+      );
+    }
+  }
+
+  #endWithAnswer(answer: Uint8Array): void {
+    this.succeedWith(answer);
+    this.over ??= HAS_ENDED;
+    this.settled();
+  }
+
+  #endWith(error: unknown): void {
+    if (this.over === undefined) this.fail(this.host.statusOf(error, this.path));
     this.over ??= HAS_ENDED;
     this.settled();
   }

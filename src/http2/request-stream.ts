@@ -24,7 +24,7 @@ export interface PeerCertificate {
 /** Gets the request's body. After `onAbort` nothing more is called. */
 export interface RequestReceiver {
   /**
-   * The whole body and its end at once, in place of onData and onEnd, when it is there already. Octets `start` to `end`
+   * The whole body and its end at once, in place of onData and onEnd, when it is there already in one piece. Octets `start` to `end`
    * are valid during the call only, and owed back like those of onData.
    */
   readonly onBody?: ((octets: Uint8Array, start: number, end: number) => void) | undefined;

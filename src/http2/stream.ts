@@ -145,12 +145,9 @@ export class Http2Stream implements RequestStream {
     this.#dropEarly();
     if (this.closed) return;
     this.#receiver = receiver;
-    if (this.requestEnded && receiver.onBody !== undefined) {
-      if (octets === undefined || rest === undefined) receiver.onBody(octets ?? EMPTY, start, end);
-      else {
-        const whole = Buffer.concat([octets.subarray(start, end), ...rest]);
-        receiver.onBody(whole, 0, whole.length);
-      }
+    // Several pieces are cheaper to take one by one than to put together first.
+    if (this.requestEnded && rest === undefined && receiver.onBody !== undefined) {
+      receiver.onBody(octets ?? EMPTY, start, end);
       return;
     }
     if (octets !== undefined) receiver.onData(octets.subarray(start, end));

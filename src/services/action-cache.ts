@@ -52,18 +52,21 @@ function createGetActionResult(deps: ActionCacheServiceDeps): UnaryHandler {
     "ledge_action_results_oversized_total",
     "Action results sent whole although larger than the 4 MiB that gRPC clients take by default.",
   );
-  return async (bytes) => {
-    const request = decodeRequest(GetActionResultRequest, bytes);
-    const key = parseKey(request);
-    const result = await deps.actionCache.get(key);
-    if (result === undefined) throw notFound(`no result of action "${key.hash}" is cached`);
-    const answer = await inlineOutputs(
-      result,
-      { stdout: request.inlineStdout, stderr: request.inlineStderr, outputFiles: request.inlineOutputFiles },
-      { fn: key.fn, blobs: deps.blobs, maxBytes: MAX_RESPONSE_BYTES },
-    );
+  const counted = (answer: Uint8Array): Uint8Array => {
     if (answer.length > MAX_RESPONSE_BYTES) oversized.add();
     return answer;
+  };
+  return (bytes) => {
+    const request = decodeRequest(GetActionResultRequest, bytes);
+    const key = parseKey(request);
+    const wanted = { stdout: request.inlineStdout, stderr: request.inlineStderr, outputFiles: request.inlineOutputFiles };
+    const answerWith = (result: Uint8Array | undefined): Uint8Array | Promise<Uint8Array> => {
+      if (result === undefined) throw notFound(`no result of action "${key.hash}" is cached`);
+      if (!wanted.stdout && !wanted.stderr && wanted.outputFiles.length === 0) return counted(result);
+      return inlineOutputs(result, wanted, { fn: key.fn, blobs: deps.blobs, maxBytes: MAX_RESPONSE_BYTES }).then(counted);
+    };
+    const result = deps.actionCache.get(key);
+    return result instanceof Promise ? result.then(answerWith) : answerWith(result);
   };
 }
 

@@ -11,7 +11,7 @@
 
 import type { Clock } from "../base/clock.ts";
 import type { AnnouncingBlobStore } from "../cas/announcing-blob-store.ts";
-import type { StreamCall, StreamHandler } from "../grpc/service.ts";
+import type { AnswerAtOnce, StreamCall, StreamHandler } from "../grpc/service.ts";
 import type { Zstd, ZstdStream } from "../base/zstd.ts";
 import { Code, StatusError, invalidArgument } from "../base/status.ts";
 import { digestKey, formatDigest, type Digest } from "../digest/digest.ts";
@@ -25,6 +25,8 @@ import { WriteSequence } from "./write-sequence.ts";
 
 /** A message's buffer is the handler's alone only above this size (StreamCall.read); smaller ones are copied. */
 const SHARED_BUFFER_BYTES = 64 * 1024;
+/** Larger ones hardly ever come in one read. */
+const AT_ONCE_BYTES = 16 * 1024;
 /** A compressed blob of up to this size that came in one message is decompressed whole. */
 const WHOLE_BYTES = 1024 * 1024;
 /** How long the end of the stream may lag behind finish_write. Clients send both at once. */
@@ -56,6 +58,26 @@ export function createWrite(deps: WriteDeps): StreamHandler {
       ? await putWhole(deps, call, { name, sequence, data: first.data })
       : await receive(deps, call, { name, sequence, first: { message: first, bytes } });
     await answer(call, committedSize);
+  };
+}
+
+/**
+ * A small plain blob that came whole, and with the end of the call: neither a stream nor a timer for the end is needed.
+ * Everything else, and what the digest's size contradicts, is left to createWrite().
+ */
+export function createWriteAtOnce(deps: WriteDeps): AnswerAtOnce {
+  return (bytes, call) => {
+    const { resourceName, writeOffset, finishWrite, data } = decodeRequest(WriteRequest, bytes);
+    if (resourceName === "" || !finishWrite || writeOffset !== 0 || data.length > AT_ONCE_BYTES) return undefined;
+    const name = parseWriteName(resourceName);
+    if (name.encoding !== "identity" || data.length !== name.digest.sizeBytes) return undefined;
+    assertResourceNameHeader(call, resourceName);
+    assertBlobSize(name, deps.maxBlobSizeBytes);
+    const present = deps.blobs.has(name.digest);
+    if (present instanceof Promise) return undefined;
+    const answer = WriteResponse.encode({ committedSize: data.length });
+    // The request lies in a buffer that the next read overwrites.
+    return present ? answer : deps.blobs.put(name.digest, Buffer.from(data)).then(() => answer);
   };
 }
 

@@ -6,7 +6,7 @@ import type { Service, UnaryHandler } from "../grpc/service.ts";
 import { parseWriteName } from "../digest/resource-name.ts";
 import { ByteStream, QueryWriteStatusRequest, QueryWriteStatusResponse } from "../proto/bytestream.ts";
 import { createRead, createReadAtOnce } from "./byte-stream-read.ts";
-import { createWrite, uploadKey, type WriteDeps } from "./byte-stream-write.ts";
+import { createWrite, createWriteAtOnce, uploadKey, type WriteDeps } from "./byte-stream-write.ts";
 import { decodeRequest } from "./decode.ts";
 import { assertResourceNameHeader } from "./resource-name-header.ts";
 
@@ -18,7 +18,7 @@ export function createByteStreamService(deps: ByteStreamDeps): Service {
     name: ByteStream.typeName,
     methods: [
       { kind: "stream", path: methods.Read.path, handler: createRead(deps), answerAtOnce: createReadAtOnce(deps) },
-      { kind: "stream", path: methods.Write.path, handler: createWrite(deps) },
+      { kind: "stream", path: methods.Write.path, handler: createWrite(deps), answerAtOnce: createWriteAtOnce(deps) },
       { kind: "unary", path: methods.QueryWriteStatus.path, handler: createQueryWriteStatus(deps) },
     ],
   };

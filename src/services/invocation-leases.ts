@@ -5,14 +5,16 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { NO_LEASE, withLease, withLeaseAcrossWaits } from "../cas/lease-context.ts";
 import type { Call, Method, Service, StreamCall } from "../grpc/service.ts";
+import { ByteStream } from "../proto/bytestream.ts";
 import { ActionCache, ContentAddressableStorage } from "../proto/remote_execution.ts";
 import { requestInfo, requestMetadataText } from "./request-metadata.ts";
 
 /** Notes a call of an invocation and returns the number of its lease. */
 export type NoteCall = (invocation: string) => number;
 
-/** These look at the store before they first wait, or carry the lease over by themselves. */
+/** These look at the store before they first wait (Read: where it answers at once), or carry the lease over by themselves. */
 const AT_ONCE: readonly string[] = [
+  ByteStream.methods.Read.path,
   ContentAddressableStorage.methods.FindMissingBlobs.path,
   ActionCache.methods.GetActionResult.path,
 ];
@@ -39,10 +41,11 @@ export function leaseRequests(handler: HttpHandler, noteCall: NoteCall): HttpHan
 function leased(method: Method, leaseOf: (call: Call) => number): Method {
   if (method.kind === "stream") {
     const { handler, answerAtOnce } = method;
+    const run: typeof acrossWaits = AT_ONCE.includes(method.path) ? withLease : acrossWaits;
     return {
       ...method,
       handler: (call: StreamCall) => acrossWaits(leaseOf(call), () => handler(call)),
-      answerAtOnce: answerAtOnce && ((request, call) => withLease(leaseOf(call), () => answerAtOnce(request, call))),
+      answerAtOnce: answerAtOnce && ((request, call) => run(leaseOf(call), () => answerAtOnce(request, call))),
     };
   }
   const { handler } = method;

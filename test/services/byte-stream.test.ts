@@ -78,15 +78,15 @@ describe("read()", () => {
     if (method?.kind !== "stream" || method.answerAtOnce === undefined) throw new Error("Read answers nothing at once");
     const small = await store(blobs, noise(1000));
     const large = await store(blobs, noise(65_537));
-    const ask = (resourceName: string, range = {}) =>
+    const ask = async (resourceName: string, range = {}) =>
       method.answerAtOnce?.(ReadRequest.encode({ resourceName, ...range }), new FakeCall(Read.path));
-    expect(ReadResponse.decode(ask(name(small))!).data).toEqual(noise(1000));
-    expect(ask(name(large))).toBeUndefined();
-    expect(ask(name(small, ZSTD))).toBeUndefined();
-    expect(ask(name(small), { readOffset: 1 })).toBeUndefined();
-    expect(ask(name(small), { readLimit: 1 })).toBeUndefined();
-    expect(ask(name(sample("absent").digest))).toBeUndefined();
-    expect(ask(name(sample("").digest))).toBeUndefined();
+    expect(ReadResponse.decode((await ask(name(small)))!).data).toEqual(noise(1000));
+    expect(await ask(name(large))).toBeUndefined();
+    expect(await ask(name(small, ZSTD))).toBeUndefined();
+    expect(await ask(name(small), { readOffset: 1 })).toBeUndefined();
+    expect(await ask(name(small), { readLimit: 1 })).toBeUndefined();
+    expect(await ask(name(sample("absent").digest))).toBeUndefined();
+    expect(await ask(name(sample("").digest))).toBeUndefined();
   });
 
   test("returns the blob, small and large, in messages below 4 MiB", async () => {
@@ -136,6 +136,30 @@ describe("read()", () => {
 });
 
 describe("write()", () => {
+  test("takes a small plain blob at once, keeps its bytes, and takes nothing else so", async () => {
+    const service = createByteStreamService({ blobs, partialUploads, zstd, clock, maxBlobSizeBytes: 0 });
+    const method = service.methods.find(({ path }) => path === Write.path);
+    if (method?.kind !== "stream" || method.answerAtOnce === undefined) throw new Error("Write takes nothing at once");
+    const { digest, data } = sample(noise(1000));
+    const ask = async (message: WriteRequestInit) => {
+      const bytes = WriteRequest.encode(message);
+      const answer = method.answerAtOnce?.(bytes, new FakeCall(Write.path));
+      bytes.fill(0xee); // the transport reads into it again
+      return (await answer) && WriteResponse.decode((await answer)!).committedSize;
+    };
+    const whole = { resourceName: uploadName(digest), data, finishWrite: true };
+    expect(await ask({ ...whole, finishWrite: false })).toBeUndefined();
+    expect(await ask({ ...whole, data: data.subarray(1) })).toBeUndefined();
+    expect(await ask({ ...whole, writeOffset: 1 })).toBeUndefined();
+    expect(await ask({ ...whole, resourceName: uploadName(digest, ZSTD) })).toBeUndefined();
+    expect(await blobs.has(digest)).toBe(false);
+    expect(await ask(whole)).toBe(1000);
+    expect(Buffer.from((await blobs.get(digest))!).equals(data)).toBe(true);
+    expect(await ask(whole)).toBe(1000);
+    const wrong = { ...whole, resourceName: uploadName(sample("x".repeat(1000)).digest) };
+    expect((await statusOf(ask(wrong))).code).toBe(Code.INVALID_ARGUMENT);
+  });
+
   test("stores a blob sent in one message or in many", async () => {
     for (const [sizeBytes, pieceBytes] of [
       [100, 100],

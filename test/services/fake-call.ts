@@ -113,21 +113,21 @@ export class FakeClient {
     for (const request of requests) call.send(request instanceof Uint8Array ? request : method.input.encode(request));
     call.halfClose();
     await done;
-    this.#assertSameAtOnce(method, requests, { call, options });
+    await this.#assertSameAtOnce(method, requests, { call, options });
     return call.written.map((bytes) => method.output.decode(bytes));
   }
 
   /** What a method answers at once is what its handler has written. */
-  #assertSameAtOnce<II>(
+  async #assertSameAtOnce<II>(
     method: MethodDescriptor<unknown, II, unknown, unknown>,
     requests: readonly (II | Uint8Array)[],
     { call, options }: { readonly call: FakeCall; readonly options: FakeCallOptions },
-  ): void {
+  ): Promise<void> {
     const found = this.#find(method.path);
     const [request] = requests;
     if (found.kind !== "stream" || requests.length !== 1 || request === undefined) return;
     const bytes = request instanceof Uint8Array ? request : method.input.encode(request);
-    const atOnce = found.answerAtOnce?.(bytes, new FakeCall(method.path, options));
+    const atOnce = await found.answerAtOnce?.(bytes, new FakeCall(method.path, options));
     if (atOnce !== undefined) assert.deepEqual([Buffer.from(atOnce)], call.written.map((written) => Buffer.from(written)));
   }
 
