@@ -156,6 +156,7 @@ function putUsage(
   put("soak: anonymous memory after it", "MiB", target, after.anonymousBytes / 2 ** 20);
   put("soak: processes more than before", "", target, after.processes - before.processes);
   put("soak: descriptors more than before", "", target, after.descriptors - before.descriptors);
+  put("soak: mounts more than before", "", target, after.mounts - before.mounts);
 }
 
 function formatRows(rows: readonly Row[], targets: readonly MeasuredTarget[]): string {

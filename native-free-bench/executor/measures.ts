@@ -79,6 +79,14 @@ export const MEASURES: readonly Measure[] = [
       ),
   },
   {
+    name: "files-50000-read-only",
+    help: "input root of 50,000 files marked SubtreeReadOnly, the same for every action",
+    run: async (context) => {
+      const root = sampleRoot(50_000, { seed: context.seed, readOnly: true });
+      return oneByOne(context, "50,000 files, read-only, unchanged", 20, () => root);
+    },
+  },
+  {
     name: "soak",
     help: "10,000 /bin/true actions, 64 in flight (some minutes)",
     run: (context) => inFlight(context, 10_000, 64),

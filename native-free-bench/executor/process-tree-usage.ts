@@ -11,6 +11,8 @@ export interface TreeUsage {
   /** Of it, what is not a mapped file. */
   readonly anonymousBytes: number;
   readonly processes: number;
+  /** In the mount namespace of the first process. */
+  readonly mounts: number;
   readonly descriptors: number;
 }
 
@@ -40,7 +42,8 @@ export function readTreeUsage(rootPids: readonly number[]): TreeUsage {
     anonymousBytes += kibibytes(status, "RssAnon");
     descriptors += listOrNothing(`/proc/${pid}/fd`).length;
   }
-  return { cpuMs, residentBytes, anonymousBytes, processes: pids.size, descriptors };
+  const mounts = readOrEmpty(`/proc/${rootPids[0]}/mountinfo`).split("\n").length - 1;
+  return { cpuMs, residentBytes, anonymousBytes, processes: pids.size, mounts, descriptors };
 }
 
 export function cpuDifference(before: TreeUsage, after: TreeUsage): Map<string, number> {

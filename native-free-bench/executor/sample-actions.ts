@@ -93,6 +93,10 @@ export function sampleRoot(
     }
     level = above;
   }
+  if (options.readOnly === true) {
+    // As BuildStream sends a root file system: marked at the top, nearly everything in one directory below it.
+    level = [{ name: "usr", digest: store(Directory.encode({ directories: level })) }];
+  }
   const nodeProperties =
     options.readOnly === true ? { properties: [{ name: "SubtreeReadOnly", value: "true" }] } : undefined;
   const digest = store(Directory.encode({ directories: level, nodeProperties }));
