@@ -69,7 +69,12 @@ export class NextDirectories {
       isMade: false,
       made: threads.run("materialize", job).then(
         () => (next.isMade = true),
-        () => false, // the action itself will meet the same fault and report it
+        // The action itself will meet the same fault and report it; half of the directory may be there.
+        () =>
+          buildDirectories.discard(directory).then(
+            () => false,
+            () => false,
+          ),
       ),
     };
     state.next = next;
