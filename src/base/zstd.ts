@@ -14,8 +14,11 @@ export interface Zstd {
   compress(data: Uint8Array): Uint8Array | Promise<Uint8Array>;
   /** The `sizeBytes` bytes that the frames in `data` hold; throws INVALID_ARGUMENT for anything else. */
   decompress(data: Uint8Array, sizeBytes: number): Promise<Uint8Array>;
-  /** Compresses a stream of unknown length. The result is one frame or several, one after the other (RFC 8878, 3). */
-  createCompressor(): ZstdStream;
+  /**
+   * Compresses a stream of exactly `sizeBytes`. The result is one frame, since many clients read no second one; only
+   * under heavy load it is several, one after the other (RFC 8878, 3).
+   */
+  createCompressor(sizeBytes: number): ZstdStream;
   /** Decompresses frames that hold `sizeBytes` in all; the last byte over it throws INVALID_ARGUMENT. */
   createDecompressor(sizeBytes: number): ZstdStream;
 }

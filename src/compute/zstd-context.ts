@@ -47,6 +47,12 @@ export class ZstdContext {
     return new ZstdContext(createZstdCompress({ params: { [constants.ZSTD_c_compressionLevel]: LEVEL } }));
   }
 
+  /** For one frame of exactly `sizeBytes`, whose header says so; any other number of bytes fails at its end. */
+  static encoderOf(sizeBytes: number): ZstdContext {
+    const params = { [constants.ZSTD_c_compressionLevel]: LEVEL };
+    return new ZstdContext(createZstdCompress({ params, pledgedSrcSize: sizeBytes }));
+  }
+
   /**
    * For `sizeBytes` in all: a frame may ask for a window of as much, but at least 8 MiB (encoders that know no size ask
    * for that at level 19) and at most 128 MiB. The window is the memory it takes.

@@ -1,8 +1,8 @@
 // Zstandard on worker threads: whole buffers wherever there is room, each stream to be decompressed on one thread.
 //
-// Invariant: a stream has at most one piece on its thread (a compressor one frame), so memory is bounded however fast
-// data comes; a silent client holds neither thread nor job. Small buffers are done in place.
-// What a silent stream costs: decompressing its window, compressing at most one piece and one finished frame.
+// Invariant: a stream has at most two pieces on its thread, so memory is bounded however fast data comes; a silent client
+// holds neither thread nor job. Small buffers are done in place. What a silent stream costs: its context, one piece that
+// is being filled and one that is done.
 
 import { availableParallelism } from "node:os";
 import { Code, StatusError, invalidArgument } from "../base/status.ts";
@@ -20,11 +20,14 @@ import { compressWhole, decompressWhole } from "./zstd-whole.ts";
 const COMPRESS_IN_PLACE_BYTES = 8 * 1024;
 const DECOMPRESS_IN_PLACE_BYTES = 32 * 1024;
 
+/** A stream is compressed in pieces of this many bytes, each a job. */
+const PIECE_BYTES = 512 * 1024;
+
 /**
- * A stream is compressed in frames of this many bytes each, so that nothing has to be remembered between them. The
- * result is 3 % larger than one frame (of a program; 256 KiB: 5 %), and a stalled reader holds less than one context.
+ * Streams compressed at once with a context of their own (1.3 MB at level 1) into one frame, which is what every client
+ * can read. Beyond it each piece is a frame: nothing is remembered between them, so readers that stall cost no context.
  */
-const FRAME_BYTES = 512 * 1024;
+const MAX_ENCODERS = 64;
 
 /**
  * Clients send messages of 16 KiB and more; as much as this is collected for one job. It is less than the smallest
@@ -42,6 +45,7 @@ export interface ZstdPoolOptions {
 export class ZstdPool implements Zstd {
   readonly #threads: Thread[];
   #nextStreamId = 1;
+  #encoders = 0;
 
   constructor(options: ZstdPoolOptions = {}) {
     const count = options.threads ?? Math.min(availableParallelism(), 8);
@@ -59,8 +63,38 @@ export class ZstdPool implements Zstd {
     return result;
   }
 
-  createCompressor(): ZstdStream {
-    return new FrameCompressor((bytes, length) => this.#compressOwned(bytes, length));
+  createCompressor(sizeBytes: number): ZstdStream {
+    if (sizeBytes <= PIECE_BYTES || this.#encoders >= MAX_ENCODERS) return this.#frameCompressor();
+    const thread = leastBusy(this.#threads);
+    const streamId = this.#nextStreamId++;
+    thread.streams++;
+    this.#encoders++;
+    let isKnown = false;
+    return new PieceCompressor({
+      press: async (bytes, length, isLast) => {
+        isKnown = true;
+        return outputOf(await thread.run({ type: "press", streamId, sizeBytes, bytes, length, isLast }, [bytes]));
+      },
+      release: () => {
+        thread.streams--;
+        this.#encoders--;
+        // Fails only when the thread is gone, and the context with it.
+        if (isKnown) thread.run({ type: "forget", streamId }, []).catch(() => undefined);
+      },
+    });
+  }
+
+  #frameCompressor(): ZstdStream {
+    let isFirst = true;
+    return new PieceCompressor({
+      press: async (bytes, length) => {
+        // Nothing at all is a frame as well; nothing after something is none.
+        if (length === 0 && !isFirst) return new Uint8Array(0);
+        isFirst = false;
+        return this.#compressOwned(bytes, length);
+      },
+      release: () => undefined,
+    });
   }
 
   createDecompressor(sizeBytes: number): ZstdStream {
@@ -90,54 +124,67 @@ export class ZstdPool implements Zstd {
   }
 }
 
-type CompressOwned = (bytes: ArrayBuffer, length: number) => Promise<Uint8Array<ArrayBuffer>>;
+interface Press {
+  /** Compresses one piece, which it takes over, and resolves with what that makes. */
+  readonly press: (bytes: ArrayBuffer, length: number, isLast: boolean) => Promise<Uint8Array<ArrayBuffer>>;
+  /** Called once, at the end. */
+  readonly release: () => void;
+}
 
-/** Collects frames, compresses them on any thread, and yields each when the next one is on its way. */
-class FrameCompressor implements ZstdStream {
-  readonly #compress: CompressOwned;
-  #frame: Uint8Array<ArrayBuffer> | undefined;
+/** Collects pieces, has them compressed, and yields each result when the next one is on its way. */
+class PieceCompressor implements ZstdStream {
+  readonly #press: Press;
+  #piece: Uint8Array<ArrayBuffer> | undefined;
   #filled = 0;
-  /** The frame before, while the next is collected. */
+  /** The piece before, while the next is collected. */
   #pending: Promise<Uint8Array<ArrayBuffer>> | undefined;
-  #isEmpty = true;
+  #isClosed = false;
 
-  constructor(compress: CompressOwned) {
-    this.#compress = compress;
+  constructor(press: Press) {
+    this.#press = press;
   }
 
   async *push(chunk: Uint8Array): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     for (let rest = chunk; rest.length > 0;) {
-      const frame = (this.#frame ??= new Uint8Array(FRAME_BYTES));
-      const part = rest.subarray(0, frame.length - this.#filled);
-      frame.set(part, this.#filled);
+      const piece = (this.#piece ??= new Uint8Array(PIECE_BYTES));
+      const part = rest.subarray(0, piece.length - this.#filled);
+      piece.set(part, this.#filled);
       this.#filled += part.length;
       rest = rest.subarray(part.length);
-      if (this.#filled === frame.length) yield* this.#next();
+      if (this.#filled === piece.length) yield* this.#next(false);
     }
   }
 
   async *finish(): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-    // Nothing at all is a frame as well: the result is never empty.
-    if (this.#filled > 0 || this.#isEmpty) yield* this.#next();
-    if (this.#pending !== undefined) yield await this.#pending;
-    this.#pending = undefined;
+    yield* this.#next(true);
+    yield* this.#finished();
   }
 
   close(): void {
-    this.#frame = undefined;
-    this.#filled = 0;
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#piece = undefined;
     this.#pending = undefined;
+    this.#press.release();
   }
 
-  async *#next(): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-    const { buffer } = this.#frame ?? new Uint8Array(0);
-    const before = this.#pending;
-    this.#pending = this.#compress(buffer, this.#filled);
-    this.#pending.catch(() => undefined); // seen by who awaits it; after close() nobody does
-    this.#frame = undefined;
+  async *#next(isLast: boolean): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+    if (this.#isClosed) throw new StatusError(Code.CANCELLED, "the stream was closed");
+    const { buffer } = this.#piece ?? new Uint8Array(0);
+    const pressing = this.#press.press(buffer, this.#filled, isLast);
+    pressing.catch(() => undefined); // seen by who awaits it; after close() nobody does
+    this.#piece = undefined;
     this.#filled = 0;
-    this.#isEmpty = false;
-    if (before !== undefined) yield await before;
+    yield* this.#finished();
+    this.#pending = pressing;
+  }
+
+  async *#finished(): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+    const before = this.#pending;
+    this.#pending = undefined;
+    if (before === undefined) return;
+    const output = await before;
+    if (output.length > 0) yield output;
   }
 }
 

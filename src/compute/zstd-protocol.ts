@@ -18,6 +18,15 @@ export interface CompressJob extends Bytes {
   readonly type: "compress";
 }
 
+/** The next piece of a stream to compress into one frame; answered with what of the frame is ready, perhaps nothing. */
+export interface PressJob extends Bytes {
+  readonly type: "press";
+  readonly streamId: number;
+  /** Of the whole stream. */
+  readonly sizeBytes: number;
+  readonly isLast: boolean;
+}
+
 export interface DecompressJob extends Bytes {
   readonly type: "decompress";
   readonly sizeBytes: number;
@@ -43,7 +52,7 @@ export interface ForgetStreamJob {
   readonly streamId: number;
 }
 
-export type ZstdJob = CompressJob | DecompressJob | FeedJob | DrainJob | ForgetStreamJob;
+export type ZstdJob = CompressJob | PressJob | DecompressJob | FeedJob | DrainJob | ForgetStreamJob;
 
 /** As a value: an Error would lose its code on the way between threads. */
 export interface ZstdFailure {

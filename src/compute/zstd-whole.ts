@@ -52,6 +52,6 @@ export function garbageAfter(bytes: number): ZstdError {
 }
 
 /** The bound that the format's reference gives, and a byte by which a full buffer is told from one that overflowed. */
-function maxFrameBytes(dataBytes: number): number {
+export function maxFrameBytes(dataBytes: number): number {
   return dataBytes + (dataBytes >> 8) + 1024;
 }

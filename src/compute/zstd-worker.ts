@@ -4,10 +4,17 @@
 // forgotten when the event loop says so.
 
 import { move } from "piscina";
-import { ZstdError } from "./zstd-context.ts";
+import { ZstdContext, ZstdError } from "./zstd-context.ts";
 import { ZstdDecoder } from "./zstd-decoder.ts";
-import { STREAM_OUTPUT_BYTES, type DrainJob, type FeedJob, type ZstdAnswer, type ZstdJob } from "./zstd-protocol.ts";
-import { compressWhole, decompressWhole } from "./zstd-whole.ts";
+import {
+  STREAM_OUTPUT_BYTES,
+  type DrainJob,
+  type FeedJob,
+  type PressJob,
+  type ZstdAnswer,
+  type ZstdJob,
+} from "./zstd-protocol.ts";
+import { compressWhole, decompressWhole, maxFrameBytes } from "./zstd-whole.ts";
 
 interface StreamState {
   readonly decoder: ZstdDecoder;
@@ -15,6 +22,7 @@ interface StreamState {
 }
 
 const streams = new Map<number, StreamState>();
+const encoders = new Map<number, ZstdContext>();
 /** Where output is made; it goes away when it is full. */
 let scratch: Uint8Array<ArrayBuffer> | undefined;
 
@@ -23,6 +31,8 @@ export default function run(job: ZstdJob): ZstdAnswer {
     switch (job.type) {
       case "compress":
         return transferred(compressWhole(new Uint8Array(job.bytes, 0, job.length)));
+      case "press":
+        return press(job);
       case "decompress":
         return transferred(decompressWhole(new Uint8Array(job.bytes, 0, job.length), job.sizeBytes));
       case "feed":
@@ -34,10 +44,25 @@ export default function run(job: ZstdJob): ZstdAnswer {
         return undefined;
     }
   } catch (error) {
-    if (job.type === "feed" || job.type === "drain") forget(job.streamId);
+    if ("streamId" in job) forget(job.streamId);
     const code = error instanceof ZstdError ? error.code : "";
     return { failed: error instanceof Error ? error.message : String(error), code };
   }
+}
+
+/** What an encoder holds back: the largest block of the format, and no more. */
+const MAX_HELD_BYTES = 128 * 1024;
+
+function press(job: PressJob): ZstdAnswer {
+  let encoder = encoders.get(job.streamId);
+  if (encoder === undefined) encoders.set(job.streamId, (encoder = ZstdContext.encoderOf(job.sizeBytes)));
+  const input = new Uint8Array(job.bytes, 0, job.length);
+  const output = new Uint8Array(maxFrameBytes(job.length + MAX_HELD_BYTES));
+  // One step takes all of the input as long as there is room; another one after the last would begin a new frame.
+  const { read, written } = encoder.step(input, output, job.isLast);
+  if (read !== input.length || written === output.length) throw new Error("a piece of a zstd frame is over its bound");
+  if (job.isLast) forget(job.streamId);
+  return transferred(written * 2 < output.length ? output.slice(0, written) : output.subarray(0, written));
 }
 
 function feed(job: FeedJob): ZstdAnswer {
@@ -68,6 +93,8 @@ function nextSlab(streamId: number, state: StreamState): ZstdAnswer {
 function forget(streamId: number): void {
   streams.get(streamId)?.decoder.close();
   streams.delete(streamId);
+  encoders.get(streamId)?.close();
+  encoders.delete(streamId);
 }
 
 function transferred(data: Uint8Array): ZstdAnswer {

@@ -93,7 +93,7 @@ async function sendCompressed(
     return sendBytes(response, headers, await zstd.compress(data));
   }
   await using reader = disposable(await blobs.openRead(digest));
-  const compressor = zstd.createCompressor();
+  const compressor = zstd.createCompressor(digest.sizeBytes);
   try {
     response.writeHead(200, headers);
     for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) {

@@ -5,7 +5,7 @@
 
 import { CopyOutcome, type BlobReader, type BlobStore } from "../cas/blob-store.ts";
 import type { AnswerAtOnce, StreamCall, StreamHandler } from "../grpc/service.ts";
-import type { Zstd } from "../base/zstd.ts";
+import type { Zstd, ZstdStream } from "../base/zstd.ts";
 import { Code, StatusError, invalidArgument, notFound } from "../base/status.ts";
 import { formatDigest, isEmptyDigest, type Digest } from "../digest/digest.ts";
 import { DigestBatch } from "../digest/digest-batch.ts";
@@ -106,7 +106,7 @@ async function sendInChunks(
 ): Promise<void> {
   const reader = await blobs.openRead(digest, range);
   try {
-    if (encoding === "zstd") await sendCompressed(zstd, reader, sink);
+    if (encoding === "zstd") await sendCompressed(zstd.createCompressor(sizeOf(range, digest)), reader, sink);
     else await sendPlain(reader, sink);
   } finally {
     await reader.close();
@@ -124,8 +124,13 @@ async function sendPlain(reader: BlobReader, sink: DataSink): Promise<void> {
   }
 }
 
-async function sendCompressed(zstd: Zstd, reader: BlobReader, sink: DataSink): Promise<void> {
-  const compressor = zstd.createCompressor();
+/** What a read of `range` yields: it begins inside the blob and ends with it. */
+function sizeOf({ offsetBytes, limitBytes }: Range, { sizeBytes }: Digest): number {
+  const restBytes = sizeBytes - offsetBytes;
+  return limitBytes === 0 ? restBytes : Math.min(limitBytes, restBytes);
+}
+
+async function sendCompressed(compressor: ZstdStream, reader: BlobReader, sink: DataSink): Promise<void> {
   try {
     for (let chunk = await reader.next(); chunk !== undefined; chunk = await reader.next()) {
       for await (const output of compressor.push(chunk)) await sink.send(output);
