@@ -162,9 +162,9 @@ test("execute() names every missing file and directory at once", async () => {
   const elsewhere = new ActionBuilder(other.store);
   const digests = [];
   for (let i = 0; i < 5000; i++) digests.push(`file ${i}`);
-  const other = await elsewhere.tree(Object.fromEntries(digests.map((text, i) => [`f${i}`, text])));
-  await fixture.build.blob((await elsewhere.store.get(other))!);
-  const job = await fixture.build.job({ command: { arguments: ["never"] }, inputs: other });
+  const root = await elsewhere.tree(Object.fromEntries(digests.map((text, i) => [`f${i}`, text])));
+  await fixture.build.blob((await elsewhere.store.get(root))!);
+  const job = await fixture.build.job({ command: { arguments: ["never"] }, inputs: root });
   const { status } = await fixture.run(job);
   expect(status?.code).toBe(Code.FAILED_PRECONDITION);
   expect(status?.details).toHaveLength(1);
