@@ -30,7 +30,7 @@ interface StruckLimit {
 const CASES: readonly StruckLimit[] = [
   {
     // The action is over like any other that was killed, and whoever looks at stderr sees why.
-    script: "echo begun; echo why >&2; exec python3 -c 'x = bytearray(1 << 29)'",
+    script: "echo begun; echo why >&2; exec python3 -c 'import time; x = bytearray(1 << 29); time.sleep(60)'",
     limit: Limit.MEMORY,
     code: undefined,
     stderr: /^why\n(.*\n)*ledge: killed: the action used more than 100663296 bytes of memory\n$/,
