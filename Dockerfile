@@ -9,7 +9,7 @@
 
 FROM node:22-bookworm-slim AS build
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends binutils git \
+ && apt-get install --yes --no-install-recommends binutils git libatomic1 \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY package.json package-lock.json .npmrc ./
@@ -20,7 +20,7 @@ RUN npm run build && dist/ledge --version
 
 FROM debian:12-slim
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends bubblewrap \
+ && apt-get install --yes --no-install-recommends bubblewrap libatomic1 libstdc++6 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 8980 --home-dir /var/cache/ledge --create-home ledge \
  && chmod 0711 /var/cache/ledge
