@@ -7,9 +7,11 @@ import { describe, expect, test } from "vitest";
 import { ManualClock } from "../../src/base/clock.ts";
 import { Code } from "../../src/base/status.ts";
 import { digestOf } from "../../src/compute/hash.ts";
-import { DigestFunction } from "../../src/digest/digest.ts";
+import { DigestFunction, type Digest } from "../../src/digest/digest.ts";
 import { expectCode, readAll, same } from "./blob-store-contract.ts";
 import { StorageFixture } from "./storage-fixture.ts";
+
+const OPEN_UPLOADS = Number(process.env["LEDGE_OPEN_UPLOADS"] ?? "4000");
 
 describe("uploads to the local store", () => {
   // A thread or a descriptor per silent client would end the 201st upload, or the first hundred of them.
@@ -38,6 +40,36 @@ describe("uploads to the local store", () => {
     const expected = datas[7] as Buffer;
     expect(same(await readAll(await blobs.openRead(digestOf(1, expected))), expected)).toBe(true);
   });
+
+  // LEDGE_OPEN_UPLOADS=100000 is the soak: as many as there may be at once.
+  test(`${OPEN_UPLOADS} uploads open at once take little memory, finish when they go on, and leave nothing when they do not`, async () => {
+    await using fixture = await StorageFixture.open();
+    const { storage } = fixture;
+    const data = (index: number) => Buffer.alloc(20_000, `upload ${index} `);
+    const digests = Array.from({ length: OPEN_UPLOADS }, (_, index) => digestOf(DigestFunction.SHA256, data(index)));
+    const before = process.memoryUsage();
+    const uploads = await Promise.all(digests.map((digest) => storage.blobs.openUpload(digest)));
+    for (const [index, upload] of uploads.entries()) {
+      await upload.write(new Uint8Array(Buffer.from(`upload ${index} upload`.slice(0, 10))));
+    }
+    expect(storage.stats().openUploads).toBe(OPEN_UPLOADS);
+    const during = process.memoryUsage();
+    const takenBytes = during.heapUsed + during.external - before.heapUsed - before.external;
+    console.log(`${Math.round(takenBytes / OPEN_UPLOADS)} bytes an upload`);
+    // 64 MiB of first bytes in memory, 64 MiB of slabs, some KiB each, and as much again that is not collected yet.
+    expect(takenBytes).toBeLessThan(300 * 2 ** 20 + OPEN_UPLOADS * 8000);
+    const goingOn = Array.from({ length: 50 }, (_, index) => Math.floor((index * OPEN_UPLOADS) / 50));
+    for (const index of goingOn) {
+      await uploads[index]?.write(new Uint8Array(data(index).subarray(10)));
+      await uploads[index]?.finish();
+    }
+    for (const upload of uploads) await upload.abort();
+    expect(storage.stats()).toMatchObject({ openUploads: 0, entryCount: 50 });
+    for (const index of goingOn) {
+      expect(same(await storage.blobs.get(digests[index] as Digest), data(index))).toBe(true);
+    }
+    expect(readdirSync(join(fixture.dataDir, "tmp"))).toEqual([]);
+  }, 600_000);
 
   // A hundred thousand silent clients with 30 KB each would be 3 GB.
   test("small uploads beyond the memory for them go through files and are stored like others", async () => {
