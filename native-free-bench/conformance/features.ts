@@ -10,6 +10,7 @@ import { ServerReflection, ServerReflectionRequest } from "../../src/proto/refle
 import {
   Capabilities,
   Compressor_Value,
+  ContentAddressableStorage as Cas,
   DigestFunction_Value,
   SymlinkAbsolutePathStrategy_Value,
 } from "../../src/proto/remote_execution.ts";
@@ -37,6 +38,7 @@ export const FEATURES = {
   "unix-mode": "unix_mode in supported_node_properties",
   operations: "google.longrunning.Operations is served",
   "write-status": "ByteStream.QueryWriteStatus is served",
+  tree: "GetTree is served",
   health: "grpc.health.v1.Health is served",
   reflection: "grpc.reflection.v1.ServerReflection is served",
   http: "the HTTP cache protocol is served",
@@ -66,6 +68,9 @@ export async function discoverFeatures(
   const { GetOperation } = Operations.methods;
   if (await isServed(GetOperation.path, GetOperation.input.encode({ name: "ledge-conformance/none" })))
     features.add("operations");
+  const { GetTree } = Cas.methods;
+  const absentRoot = { instanceName: options.instanceName, rootDigest: { hash: "0".repeat(64), sizeBytes: 17 } };
+  if (await isServed(GetTree.path, GetTree.input.encode(absentRoot))) features.add("tree");
   const { Check } = Health.methods;
   if (await isServed(Check.path, Check.input.encode({}))) features.add("health");
   const reflection = ServerReflection.methods.ServerReflectionInfo;

@@ -21,7 +21,7 @@ const CITES = "REv2 ContentAddressableStorage.GetTree";
 
 export const getTreeChecks: readonly Check[] = defineArea(
   "get-tree",
-  ["cache", "sha256"],
+  ["cache", "sha256", "tree"],
   [
     {
       id: "single",
