@@ -15,8 +15,8 @@ export interface Zstd {
   /** The `sizeBytes` bytes that the frames in `data` hold; throws INVALID_ARGUMENT for anything else. */
   decompress(data: Uint8Array, sizeBytes: number): Promise<Uint8Array>;
   /**
-   * Compresses a stream of exactly `sizeBytes`. The result is one frame, since many clients read no second one; only
-   * under heavy load it is several, one after the other (RFC 8878, 3).
+   * Compresses a stream of exactly `sizeBytes`. The result is one frame, since many clients read no second one;
+   * under heavy load it may hold the bytes as they are.
    */
   createCompressor(sizeBytes: number): ZstdStream;
   /** Decompresses frames that hold `sizeBytes` in all; the last byte over it throws INVALID_ARGUMENT. */

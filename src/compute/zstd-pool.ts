@@ -11,6 +11,7 @@ import type { Zstd, ZstdStream } from "../base/zstd.ts";
 import { leastBusy, PinnedThread } from "./pinned-thread.ts";
 import { ZstdError } from "./zstd-context.ts";
 import { STREAM_OUTPUT_BYTES, type ZstdAnswer, type ZstdJob } from "./zstd-protocol.ts";
+import { StoredFrame } from "./zstd-stored.ts";
 import { compressWhole, decompressWhole } from "./zstd-whole.ts";
 
 /**
@@ -25,7 +26,8 @@ const PIECE_BYTES = 512 * 1024;
 
 /**
  * Streams compressed at once with a context of their own (1.3 MB at level 1) into one frame, which is what every client
- * can read. Beyond it each piece is a frame: nothing is remembered between them, so readers that stall cost no context.
+ * can read. Beyond it a stream is one frame of plain blocks, which takes no context, so stalled readers cost a bounded
+ * number of them.
  */
 const MAX_ENCODERS = 64;
 
@@ -64,7 +66,8 @@ export class ZstdPool implements Zstd {
   }
 
   createCompressor(sizeBytes: number): ZstdStream {
-    if (sizeBytes <= PIECE_BYTES || this.#encoders >= MAX_ENCODERS) return this.#frameCompressor();
+    if (sizeBytes <= PIECE_BYTES) return this.#frameCompressor();
+    if (this.#encoders >= MAX_ENCODERS) return new StoredFrame(sizeBytes);
     const thread = leastBusy(this.#threads);
     const streamId = this.#nextStreamId++;
     thread.streams++;
@@ -84,6 +87,7 @@ export class ZstdPool implements Zstd {
     });
   }
 
+  /** For what is one piece: any thread makes the frame. */
   #frameCompressor(): ZstdStream {
     let isFirst = true;
     return new PieceCompressor({
