@@ -51,6 +51,7 @@ export function readServeArguments(args: readonly string[], environment: Environ
       logLevel: values.logLevel[0] ?? "info",
       logFormat: values.logFormat[0] ?? "text",
       drainTimeoutMs: values.drainTimeoutMs[0] ?? 30_000,
+      maxConnectionAgeMs: values.maxConnectionAgeMs[0] ?? 0,
       httpOpaquePrefixes: values.httpOpaquePrefixes.length > 0 ? values.httpOpaquePrefixes : ["/opaque"],
       maxLogBytes: values.maxLogBytes[0] ?? 64 * MIB,
       ...resolveTimeouts(values),

@@ -3,6 +3,7 @@
 // Invariant: `listen` either accepts on the address or throws naming it; a socket file left by a dead server is replaced,
 // one that answers is not.
 
+import { readFileSync } from "node:fs";
 import { lstat, unlink } from "node:fs/promises";
 import { connect, createServer, type ListenOptions, type Server, type Socket } from "node:net";
 import { formatAddress, type ListenAddress } from "./server.ts";
@@ -17,6 +18,13 @@ const KEEP_ALIVE_DELAY_MS = 60_000;
  * company, and one proxy before everybody (C-32). An idle connection costs about 12 KiB, so this many cost 200 MiB.
  */
 const MAX_CONNECTIONS = 16_384;
+
+/**
+ * A-34: descriptors that connections leave to files, to the database and to LMDB's commits; of a small limit, half.
+ * Above that, connections are closed as they come: a client that is told so tries again, a file that cannot be opened
+ * fails a build.
+ */
+const RESERVED_DESCRIPTORS = 1024;
 
 export class Listener {
   readonly #onSocket: (socket: Socket) => void;
@@ -47,7 +55,7 @@ export class Listener {
     }
     // Running out of descriptors makes accept fail for a while; the server goes on listening (A-34).
     server.on("error", () => undefined);
-    server.maxConnections = MAX_CONNECTIONS;
+    server.maxConnections = Math.min(MAX_CONNECTIONS, descriptorsForConnections());
     server.on("drop", () => this.#onDrop());
     this.#servers.push(server);
     return boundAddress(server, address);
@@ -57,6 +65,19 @@ export class Listener {
   stop(): void {
     for (const server of this.#servers) server.close();
   }
+}
+
+/** Node raises the soft limit to the hard one when it starts; where /proc does not tell, nothing is known of a limit. */
+function descriptorsForConnections(): number {
+  let limits = "";
+  try {
+    limits = readFileSync("/proc/self/limits", "latin1");
+  } catch {
+    return MAX_CONNECTIONS;
+  }
+  const limit = Number(/^Max open files +(\d+)/m.exec(limits)?.[1] ?? Number.NaN);
+  if (Number.isNaN(limit)) return MAX_CONNECTIONS;
+  return Math.max(limit - RESERVED_DESCRIPTORS, Math.floor(limit / 2));
 }
 
 /** With the port the kernel chose; for an inherited socket, what it is bound to. */

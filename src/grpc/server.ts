@@ -23,6 +23,8 @@ export interface TransportOptions {
   readonly logger: Logger;
   readonly metrics: MetricsRegistry;
   readonly tls?: TlsOptions;
+  /** After about this long (10 % more or less) a connection is asked to end; 0 or absent: never. */
+  readonly maxConnectionAgeMs?: number;
 }
 
 export interface TlsOptions {

@@ -6,6 +6,7 @@
 import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { Connection } from "../http2/connection.ts";
+import type { AgeLimit } from "../http2/connection-watch.ts";
 import { ConnectionDriver } from "../http2/connection-driver.ts";
 import { LimitCounters } from "../http2/budgets.ts";
 import { CLIENT_PREFACE, mayBeHttp1 } from "../http2/preface.ts";
@@ -24,6 +25,10 @@ import { clientCertificateOf, TlsAcceptor } from "./tls-acceptor.ts";
 /** Bazel and Buck2 put 100 calls on a connection; executions and uploads of several clients behind a proxy are more. */
 const MAX_CONCURRENT_STREAMS = 1024;
 const TICK_MS = 500;
+/** What calls under way get when their connection is too old: long uploads and executions must survive. */
+const AGE_GRACE_MS = 10 * 60_000;
+/** Connections that began together, as after a restart, must not end together. */
+const AGE_JITTER = 0.1;
 
 export function createServerTransport(options: TransportOptions): ServerTransport {
   return new Transport(options);
@@ -191,6 +196,7 @@ class Transport implements ServerTransport {
       maxConcurrentStreams: MAX_CONCURRENT_STREAMS,
       limits: this.#limits,
       nowMs: performance.now(),
+      age: this.#newAgeLimit(),
       onRequest: (stream) => this.#dispatcher.accept(stream),
       wantFlush: () => wantFlush(),
       onBug: (error) => this.#onBug(error),
@@ -200,6 +206,12 @@ class Transport implements ServerTransport {
     this.#drivers.add(driver);
     if (this.#closing) driver.shutDown("the server is shutting down", performance.now());
     return driver;
+  }
+
+  #newAgeLimit(): AgeLimit | undefined {
+    const { maxConnectionAgeMs = 0 } = this.#options;
+    if (maxConnectionAgeMs === 0) return undefined;
+    return { maxAgeMs: maxConnectionAgeMs * (1 + AGE_JITTER * (2 * Math.random() - 1)), graceMs: AGE_GRACE_MS };
   }
 
   #onBug(error: unknown): void {

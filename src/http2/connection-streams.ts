@@ -153,6 +153,7 @@ export class ConnectionStreams implements StreamHost, SenderHost {
       this.#onDataOfClosed(streamId);
       return;
     }
+    if (stream.heldBytes === 0) stream.creditedAtMs = this.nowMs;
     stream.receiveWindowBytes -= flowBytes;
     stream.heldBytes += flowBytes;
     if (stream.requestEnded) this.#streamError(stream, ErrorCode.STREAM_CLOSED);
@@ -268,9 +269,11 @@ export class ConnectionStreams implements StreamHost, SenderHost {
     }
   }
 
-  /** FC-33, FC-34, L-22: looks after streams that make no progress. */
+  /** FC-12, FC-33, FC-34: looks after streams that make no progress. */
   check(watch: ConnectionWatch): void {
+    const lends = this.windows.isScarce;
     for (const stream of this.#streams.values()) {
+      if (lends) this.windows.lend(stream, this.nowMs);
       if (watch.isStuck(stream, this.nowMs)) {
         this.#options.limits.count("stuck_streams");
         this.reset(stream, ErrorCode.CANCEL);
@@ -379,8 +382,7 @@ export class ConnectionStreams implements StreamHost, SenderHost {
     stream.closed = true;
     this.#streams.delete(stream.id);
     this.#closed.record(stream.id, end);
-    if (stream.heldBytes > 0) this.windows.creditConnection(stream.heldBytes);
-    stream.heldBytes = 0;
+    this.windows.release(stream);
     if (end === StreamEnd.ENDED && stream.responseEnded) stream.detach();
     if (stream.isReleased) this.#freeSlot();
   }

@@ -18,12 +18,21 @@ const STREAM_CHECK_MS = 500;
 /** FC-34: a response that the client gives no credit for. */
 const BLOCKED_STREAM_MS = 5 * 60_000;
 
-export type WatchResult = "ping" | "goaway" | "idle" | "destroy" | ConnectionError | undefined;
+/** How old a connection may get; for fleets behind a load balancer that spreads connections, not calls. */
+export interface AgeLimit {
+  readonly maxAgeMs: number;
+  /** What streams under way get after that, before they are cut off. */
+  readonly graceMs: number;
+}
+
+export type WatchResult = "ping" | "goaway" | "idle" | "age" | "destroy" | ConnectionError | undefined;
 
 export class ConnectionWatch {
   /** The client has sent GOAWAY: it opens nothing more. */
   peerIsLeaving = false;
   readonly #startedAtMs: number;
+  readonly #age: AgeLimit | undefined;
+  #aged = false;
   #settingsSeen = false;
   #lastOctetsMs: number;
   #blockOpenSinceMs = 0;
@@ -34,8 +43,10 @@ export class ConnectionWatch {
   #finalGoawayDue = false;
   #streamsCheckedMs: number;
 
-  constructor(nowMs: number) {
+  /** `age` has its jitter already. */
+  constructor(nowMs: number, age: AgeLimit | undefined) {
     this.#startedAtMs = nowMs;
+    this.#age = age;
     this.#lastOctetsMs = nowMs;
     this.#idleSinceMs = nowMs;
     this.#streamsCheckedMs = nowMs;
@@ -90,6 +101,13 @@ export class ConnectionWatch {
     if (this.#finalGoawayDue && nowMs - this.#drainingSinceMs > DRAIN_PING_MS) {
       this.#finalGoawayDue = false;
       return "goaway";
+    }
+    if (this.#age !== undefined && ageMs > this.#age.maxAgeMs) {
+      if (!this.isDraining) {
+        this.#aged = true;
+        return "age";
+      }
+      if (this.#aged && nowMs - this.#drainingSinceMs > this.#age.graceMs) return "destroy";
     }
     const silentMs = nowMs - this.#lastOctetsMs;
     if (silentMs > KEEPALIVE_MS && this.#pingSentMs !== 0 && nowMs - this.#pingSentMs > KEEPALIVE_TIMEOUT_MS)

@@ -6,7 +6,7 @@
 
 import { ConnectionBudgets, GLITCH_BUDGET, SETTINGS_BUDGET, type LimitCounters } from "./budgets.ts";
 import { ConnectionStreams, MAX_STREAM_ID } from "./connection-streams.ts";
-import { ConnectionWatch } from "./connection-watch.ts";
+import { ConnectionWatch, type AgeLimit } from "./connection-watch.ts";
 import { ErrorCode } from "./error-code.ts";
 import { ConnectionError, Flag, SettingId } from "./frame.ts";
 import { FrameParser, type FrameSink, type HeadersFrame } from "./frame-parser.ts";
@@ -25,6 +25,8 @@ export interface ConnectionOptions {
   readonly maxConcurrentStreams: number;
   readonly limits: LimitCounters;
   readonly nowMs: number;
+  /** With its jitter; no limit when it is absent. */
+  readonly age?: AgeLimit | undefined;
   /** Serves one request; what it throws ends the connection with INTERNAL_ERROR. */
   readonly onRequest: (stream: Http2Stream) => void;
   /** There is output to take. May be called many times before it is taken. */
@@ -57,7 +59,7 @@ export class Connection implements FrameSink {
     this.streams.nowMs = options.nowMs;
     this.sender = this.streams.sender;
     this.#parser = new FrameParser(this);
-    this.watch = new ConnectionWatch(options.nowMs);
+    this.watch = new ConnectionWatch(options.nowMs, options.age);
     // F-4, C-2: SETTINGS first, and the connection's window in the same segment.
     writeSettings(this.sender.output, [
       [SettingId.MAX_CONCURRENT_STREAMS, options.maxConcurrentStreams],
@@ -119,6 +121,7 @@ export class Connection implements FrameSink {
       if (due === "ping") this.#sendWatchPing();
       else if (due === "goaway") this.#finalGoaway();
       else if (due === "idle") this.shutDown("max_idle", nowMs);
+      else if (due === "age") this.shutDown("max_age", nowMs);
       else if (due !== undefined) throw due;
       if (this.watch.streamsDue(nowMs)) this.streams.check(this.watch);
     } catch (error) {

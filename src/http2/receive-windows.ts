@@ -14,10 +14,17 @@ export const STREAM_WINDOW_BYTES = 1024 * 1024;
 /** Holds 16 stalled streams; above that they wait for each other (FC-12). */
 export const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
 
-/** FC-21: uploads that empty their window faster than this, twice a round trip, get a larger one. */
+/** FC-21: uploads that take a whole window faster than this, twice a round trip, get a larger one. */
 const FAST_MS = 100;
 const MAX_STREAM_WINDOW_BYTES = 8 * 1024 * 1024;
 const MAX_CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024;
+
+/**
+ * FC-12: streams that nobody has consumed from for this long no longer count against the connection's window, up to one
+ * more window of MAX_LENT_BYTES, so that sixteen stalled uploads do not stop the calls beside them.
+ */
+const STALLED_MS = 10_000;
+const MAX_LENT_BYTES = 64 * 1024 * 1024;
 
 /** FC-15: the most that one announced message may add to a stream's window at once. */
 const MAX_EXPECTED_BYTES = 64 * 1024 * 1024;
@@ -26,7 +33,9 @@ export class ReceiveWindows {
   readonly #output: OutputBuffer;
   #windowBytes = DEFAULT_WINDOW_BYTES;
   #targetBytes = CONNECTION_WINDOW_BYTES;
+  /** Held by streams, without what is lent. */
   #heldBytes = 0;
+  #lentBytes = 0;
   #closed = false;
 
   constructor(output: OutputBuffer) {
@@ -69,13 +78,44 @@ export class ReceiveWindows {
 
   credit(stream: Http2Stream, sizeBytes: number, nowMs: number): boolean {
     stream.heldBytes -= sizeBytes;
-    this.creditConnection(sizeBytes);
+    stream.creditedAtMs = nowMs;
+    this.creditConnection(sizeBytes - this.#takeBack(stream, sizeBytes));
     if (stream.requestEnded) return false;
     const incrementBytes = stream.receiveTargetBytes - stream.heldBytes - stream.receiveWindowBytes;
     if (incrementBytes < stream.receiveTargetBytes / 4) return false;
-    this.#grow(stream, nowMs);
+    this.#grow(stream, incrementBytes, nowMs);
     this.#grant(stream, stream.receiveTargetBytes - stream.heldBytes - stream.receiveWindowBytes);
     return true;
+  }
+
+  /** The stream is over: what it held is the connection's again. */
+  release(stream: Http2Stream): void {
+    const { heldBytes } = stream;
+    stream.heldBytes = 0;
+    if (heldBytes > 0) this.creditConnection(heldBytes - this.#takeBack(stream, heldBytes));
+  }
+
+  /** FC-12: whether the peer has hardly a window left because of what streams hold. */
+  get isScarce(): boolean {
+    return this.#heldBytes > 0 && this.#windowBytes < this.#targetBytes / 4;
+  }
+
+  /** FC-12: gives the connection back what a stalled stream holds; its own window goes on holding the stream. */
+  lend(stream: Http2Stream, nowMs: number): void {
+    const sizeBytes = stream.heldBytes - stream.lentBytes;
+    const stalled = sizeBytes > 0 && nowMs - stream.creditedAtMs > STALLED_MS;
+    if (!stalled || this.#lentBytes + sizeBytes > MAX_LENT_BYTES) return;
+    stream.lentBytes += sizeBytes;
+    this.#lentBytes += sizeBytes;
+    this.creditConnection(sizeBytes);
+  }
+
+  /** Of `sizeBytes` that the stream gives back, what the connection has already. */
+  #takeBack(stream: Http2Stream, sizeBytes: number): number {
+    const sizeLent = Math.min(stream.lentBytes, sizeBytes);
+    stream.lentBytes -= sizeLent;
+    this.#lentBytes -= sizeLent;
+    return sizeLent;
   }
 
   /** FC-15: lets the rest of a message that is larger than the window come at once. */
@@ -86,13 +126,18 @@ export class ReceiveWindows {
     return true;
   }
 
-  /** FC-21: a window that was nearly empty soon after it was full limits the upload, not us. */
-  #grow(stream: Http2Stream, nowMs: number): void {
-    const fast = nowMs - stream.windowUpdateAtMs < FAST_MS;
-    stream.windowUpdateAtMs = nowMs;
+  /**
+   * FC-21: an upload that takes a whole window in less than two round trips is limited by the window, not by us. Counted
+   * are granted octets: within one read credit follows so closely that the window itself never looks empty.
+   */
+  #grow(stream: Http2Stream, incrementBytes: number, nowMs: number): void {
+    stream.grantedBytes += incrementBytes;
+    if (stream.grantedBytes < stream.receiveTargetBytes) return;
+    const fast = nowMs - stream.windowBegunAtMs < FAST_MS;
+    stream.windowBegunAtMs = nowMs;
+    stream.grantedBytes = 0;
     const consumed = stream.heldBytes < stream.receiveTargetBytes / 4;
-    const emptied = stream.receiveWindowBytes <= stream.receiveTargetBytes / 4;
-    if (!fast || !consumed || !emptied || stream.receiveTargetBytes >= MAX_STREAM_WINDOW_BYTES) return;
+    if (!fast || !consumed || stream.receiveTargetBytes >= MAX_STREAM_WINDOW_BYTES) return;
     stream.receiveTargetBytes *= 2;
     this.#targetBytes = Math.min(
       MAX_CONNECTION_WINDOW_BYTES,

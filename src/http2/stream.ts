@@ -59,8 +59,13 @@ export class Http2Stream implements RequestStream {
   receiveTargetBytes: number;
   /** Received and not credited. */
   heldBytes = 0;
-  /** When the last WINDOW_UPDATE left, for tuning. */
-  windowUpdateAtMs: number;
+  /** Part of it that the connection's window has back already (FC-12). */
+  lentBytes = 0;
+  /** When octets were last credited, or first held. */
+  creditedAtMs = 0;
+  /** Octets granted since `windowBegunAtMs`, up to one window; for tuning. */
+  grantedBytes = 0;
+  windowBegunAtMs: number;
   /** Views of the read buffer that arrived before there was a receiver; the first in three fields, as most have one. */
   #earlyOctets: Uint8Array | undefined;
   #earlyStart = 0;
@@ -94,7 +99,7 @@ export class Http2Stream implements RequestStream {
     this.receiveTargetBytes = start.receiveWindowBytes;
     this.sendWindowBytes = start.sendWindowBytes;
     this.openedAtMs = start.nowMs;
-    this.windowUpdateAtMs = start.nowMs;
+    this.windowBegunAtMs = start.nowMs;
   }
 
   get connection(): ConnectionFacts {

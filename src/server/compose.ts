@@ -117,6 +117,7 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
     defaultMaxRequestBytes: DEFAULT_MAX_REQUEST_BYTES,
     logger,
     metrics,
+    maxConnectionAgeMs: config.maxConnectionAgeMs,
     ...(config.tls === undefined ? {} : { tls: config.tls }),
   });
   const opened = cleanup.move();

@@ -24,6 +24,8 @@ export interface ServerConfig {
   readonly logLevel: LogLevel;
   readonly logFormat: "text" | "json";
   readonly drainTimeoutMs: number;
+  /** 0: no limit. */
+  readonly maxConnectionAgeMs: number;
   /** Path prefixes below which HTTP is a plain key-value store; "/opaque". */
   readonly httpOpaquePrefixes: readonly string[];
   readonly maxLogBytes: number;

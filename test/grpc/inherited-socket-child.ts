@@ -1,4 +1,5 @@
-// A server on the listening socket that its parent left it as the descriptor in its argument; says its pid once it accepts.
+// A server on the listening socket that its parent left it as the descriptor in its argument, or on a port of its own:
+// says its pid, or that port, once it accepts.
 
 import { createServerTransport } from "../../src/grpc/transport.ts";
 import { silentLogger } from "../../src/telemetry/log.ts";
@@ -11,5 +12,8 @@ const transport = createServerTransport({
   logger: silentLogger,
   metrics: new MetricsRegistry(),
 });
-await transport.listen({ kind: "fd", fd: Number(process.argv[2]) });
-process.stdout.write(`${process.pid}\n`);
+const [descriptor] = process.argv.slice(2);
+const address = await transport.listen(
+  descriptor === undefined ? { kind: "tcp", host: "127.0.0.1", port: 0 } : { kind: "fd", fd: Number(descriptor) },
+);
+process.stdout.write(`${descriptor === undefined && address.kind === "tcp" ? address.port : process.pid}\n`);

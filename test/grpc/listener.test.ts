@@ -2,6 +2,7 @@
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { get } from "node:http";
+import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
@@ -57,3 +58,31 @@ describe("listen() on an inherited socket", () => {
     expect(new Set(await Promise.all(waiting))).toEqual(new Set([`inherited by ${serverPid}`]));
   });
 });
+
+describe("listen() with few descriptors", () => {
+  let server: ChildProcess | undefined;
+  afterEach(() => void server?.kill("SIGKILL"));
+
+  // A-34: connections must leave descriptors for files, and the server must go on accepting when others have closed.
+  it("closes connections above its share, serves those it has, and accepts again", async () => {
+    server = spawn("sh", ["-c", 'ulimit -n 200 && exec "$0" "$1"', process.execPath, CHILD], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const lines = createInterface({ input: server.stdout! })[Symbol.asyncIterator]();
+    const port = Number((await lines.next()).value);
+    const sockets = await Promise.all(Array.from({ length: 180 }, () => openSocket(port)));
+    await expect(fetchText(port)).rejects.toThrow();
+    const open = (): number => sockets.filter((socket) => !socket.destroyed).length;
+    await expect.poll(open, { timeout: 10_000 }).toBe(100);
+    for (const socket of sockets) socket.destroy();
+    await expect.poll(() => fetchText(port).catch(() => ""), { timeout: 10_000 }).toContain(`by ${server.pid}`);
+  });
+});
+
+function openSocket(port: number): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(port, "127.0.0.1", () => resolve(socket));
+    socket.on("error", reject);
+    socket.resume();
+  });
+}

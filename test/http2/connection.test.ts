@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import {
   block,
   data,
+  describeFrame,
   END_HEADERS,
   END_STREAM,
   frame,
@@ -17,7 +18,7 @@ import {
   settingsAck,
   windowUpdate,
 } from "./frames.ts";
-import { hang, MemoryPeer, respondWith } from "./memory-peer.ts";
+import { consume, hang, MemoryPeer, respondWith } from "./memory-peer.ts";
 
 const lastLine = (peer: MemoryPeer): string => peer.lines().at(-1) ?? "";
 const OPEN = END_HEADERS;
@@ -53,6 +54,25 @@ describe("Connection", () => {
     peer.send(headers(1, request(), END_STREAM));
     peer.advance(11_000);
     expect(lastLine(peer)).toMatch(/^GOAWAY 11 /);
+  });
+
+  // A client that a round trip away sends a window and waits cannot use more than a window per round trip.
+  it("doubles the window of an upload that takes one within 100 ms, up to 8 MiB, and no other's (FC-21)", () => {
+    const granted = (msPerFrame: number): number => {
+      const peer = new MemoryPeer({ onRequest: consume });
+      peer.send(headers(1, request(), OPEN));
+      let bytes = 0;
+      for (let index = 0; index < 3000; index++) {
+        peer.nowMs += msPerFrame;
+        peer.send(data(1, Buffer.alloc(16_384)));
+        bytes += 16_384;
+      }
+      const updates = peer.lines().filter((line) => line.startsWith("WINDOW_UPDATE(1)"));
+      return updates.reduce((sum, line) => sum + Number(line.split(" ")[1]), 2 ** 20) - bytes;
+    };
+    expect(granted(0.1)).toBeGreaterThan(6 * 2 ** 20);
+    expect(granted(0.1)).toBeLessThanOrEqual(8 * 2 ** 20);
+    expect(granted(5)).toBeLessThanOrEqual(2 ** 20);
   });
 
   it("applies INITIAL_WINDOW_SIZE to streams that are open, below zero too (F-35)", () => {
@@ -252,6 +272,60 @@ describe("Connection", () => {
         if (type === 6 && flags === 0) peer.send(frame(6, 1, 0, payload));
     }
     expect(peer.connection.isOver).toBe(true);
+  });
+
+  const answerPings = (peer: MemoryPeer): string[] =>
+    peer.frames().map((seen) => {
+      if (seen.type === 6 && seen.flags === 0) peer.send(frame(6, 1, 0, seen.payload));
+      return describeFrame(seen);
+    });
+
+  // Behind a load balancer that spreads connections, old ones would stay where they are for ever.
+  it("asks a connection that is too old to end, and lets its streams finish", () => {
+    const peer = new MemoryPeer({ onRequest: hang, age: { maxAgeMs: 60_000, graceMs: 30_000 } });
+    peer.send(headers(1, request(), OPEN));
+    peer.advance(59_000);
+    expect(answerPings(peer)).toEqual([]);
+    peer.advance(2000);
+    expect(answerPings(peer).join()).toMatch(/GOAWAY 0 .*max_age/);
+    expect(lastLine(peer)).toMatch(/^GOAWAY 0 /);
+    peer.advance(20_000);
+    expect(peer.connection.isOver).toBe(false);
+    peer.send(rst(1));
+    peer.requests[0]?.release();
+    expect(peer.connection.isOver).toBe(true);
+  });
+
+  it("cuts a connection off that is still busy when its grace is over", () => {
+    const peer = new MemoryPeer({ onRequest: hang, age: { maxAgeMs: 60_000, graceMs: 30_000 } });
+    peer.send(headers(1, request(), OPEN));
+    peer.advance(61_000);
+    answerPings(peer);
+    expect(peer.advance(29_000)).toBe(false);
+    expect(peer.advance(2000)).toBe(true);
+  });
+
+  // Sixteen handlers that wait for a disk would otherwise stop every other upload of the connection.
+  it("gives the connection back what stalled streams hold, but not to them (FC-12)", () => {
+    const peer = new MemoryPeer({ onRequest: hang });
+    const window = Array.from({ length: 64 }, (_, index) => index);
+    for (let id = 1; id < 33; id += 2) {
+      peer.send(headers(id, request(), OPEN), ...window.map(() => data(id, Buffer.alloc(16_384))));
+    }
+    const { windows } = peer.connection.streams;
+    expect([windows.windowBytes, windows.heldBytes]).toEqual([0, 16 * 2 ** 20]);
+    peer.lines();
+    peer.advance(9000);
+    expect(peer.lines()).toEqual([]);
+    peer.advance(2000);
+    const updates = peer.lines();
+    expect(updates.every((line) => line.startsWith("WINDOW_UPDATE(0)"))).toBe(true);
+    expect([windows.windowBytes, windows.heldBytes]).toEqual([16 * 2 ** 20, 0]);
+    for (const stream of peer.requests.slice(0, 8)) stream.credit(2 ** 20);
+    for (let id = 17; id < 33; id += 2) peer.send(rst(id));
+    for (const stream of peer.requests.slice(8)) stream.release();
+    expect([windows.windowBytes, windows.heldBytes]).toEqual([16 * 2 ** 20, 0]);
+    expect(peer.bugs).toEqual([]);
   });
 
   it("resets a response that its client gives no credit for (FC-34, A-20)", () => {

@@ -2,6 +2,7 @@
 
 import { LimitCounters } from "../../src/http2/budgets.ts";
 import { Connection } from "../../src/http2/connection.ts";
+import type { AgeLimit } from "../../src/http2/connection-watch.ts";
 import { HeaderBlock } from "../../src/http2/header-block.ts";
 import type { RequestReceiver, RequestStream } from "../../src/http2/request-stream.ts";
 import type { Http2Stream } from "../../src/http2/stream.ts";
@@ -10,6 +11,7 @@ import { describeFrame, readFrames, settings, settingsAck, type Frame } from "./
 
 export interface MemoryPeerOptions {
   readonly maxConcurrentStreams?: number;
+  readonly age?: AgeLimit;
   /** Default: `echo`. */
   readonly onRequest?: (stream: RequestStream) => void;
   /** Sends SETTINGS and takes ours; default true. */
@@ -33,6 +35,7 @@ export class MemoryPeer {
       maxConcurrentStreams: options.maxConcurrentStreams ?? 100,
       limits: new LimitCounters(this.metrics),
       nowMs: this.nowMs,
+      age: options.age,
       onRequest: (stream) => {
         this.requests.push(stream);
         onRequest(stream);
@@ -133,4 +136,13 @@ export function respondWith(sizeBytes: number): (stream: RequestStream) => void 
 /** Takes requests and never answers; their slots stay taken. */
 export function hang(stream: RequestStream): void {
   stream.attach({ onData: () => undefined, onEnd: () => undefined, onAbort: () => undefined });
+}
+
+/** Takes the body as it comes, and never answers. */
+export function consume(stream: RequestStream): void {
+  stream.attach({
+    onData: (chunk) => stream.credit(chunk.length),
+    onEnd: () => undefined,
+    onAbort: () => stream.release(),
+  });
 }
