@@ -49,7 +49,7 @@ test("bits flipped in the index file end no server and change no bytes", async (
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-}, 600_000);
+}, 600_000 + FLIPS * 10_000);
 
 function pick(salt: number, below: number): number {
   let value = (SEED ^ Math.imul(salt + 1, 0x9e3779b1)) >>> 0;
