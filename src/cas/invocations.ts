@@ -13,6 +13,10 @@ import { NO_LEASE } from "./lease-context.ts";
 const MAX_NUMBER = 2 ** 16 - 1;
 /** Of more alive ones, those noted last keep their lease when numbers are given anew: that must gain something. */
 const MAX_ALIVE = 32_768;
+/** Answers of join() that are remembered: a build's calls touch the same blobs, in the same few combinations. */
+const MAX_JOINED = 65_536;
+/** They are forgotten this often in the time of a lease, so that a group names few whose lease has ended. */
+const FORGETS_PER_LEASE = 60;
 /** Members of a group; of more, those that called last count. */
 const MAX_MEMBERS = 8;
 
@@ -45,6 +49,10 @@ export class Invocations {
   /** By their members. */
   readonly #groups = new Map<string, number>();
   #table: (Invocation | undefined)[] = [undefined];
+  /** What join() answered, by `toucher` and `held`. */
+  readonly #joined = new Map<number, Map<number, number>>();
+  #joinedCount = 0;
+  #joinedSinceMs = 0;
 
   constructor(options: InvocationsOptions) {
     this.#options = options;
@@ -64,14 +72,37 @@ export class Invocations {
     const number = this.#numbers.get(key);
     const known = number === undefined ? undefined : this.#table[number];
     if (number === undefined || known === undefined) return this.#add({ key, lastCallMs: nowMs });
+    const hasEnded = nowMs - known.lastCallMs > leaseMs;
+    if (hasEnded || nowMs - this.#joinedSinceMs > leaseMs / FORGETS_PER_LEASE) this.#forgetJoined(nowMs);
     // A lease that ended and begins again is a new one.
-    if (known.isBroken && nowMs - known.lastCallMs > leaseMs) known.isBroken = false;
+    if (hasEnded) known.isBroken = false;
     known.lastCallMs = nowMs;
     return number;
   }
 
   /** The number for a blob that has `held` and is touched by `toucher`. */
   join(held: number, toucher: number): number {
+    let byHeld = this.#joined.get(toucher);
+    const known = byHeld?.get(held);
+    if (known !== undefined) return known;
+    const joined = this.#join(held, toucher);
+    if (this.#joinedCount >= MAX_JOINED) {
+      this.#forgetJoined(this.#joinedSinceMs);
+      byHeld = undefined;
+    }
+    if (byHeld === undefined) this.#joined.set(toucher, (byHeld = new Map()));
+    byHeld.set(held, joined);
+    this.#joinedCount++;
+    return joined;
+  }
+
+  #forgetJoined(nowMs: number): void {
+    this.#joined.clear();
+    this.#joinedCount = 0;
+    this.#joinedSinceMs = nowMs;
+  }
+
+  #join(held: number, toucher: number): number {
     const now = this.#table[toucher];
     const before = this.#table[held];
     if (now === undefined || before === undefined || !this.isLeased(held)) return toucher;
@@ -106,6 +137,7 @@ export class Invocations {
     const { budgetBytes } = this.#options;
     if (this.#leasedBytes() <= budgetBytes) return;
     const alive = [...this.#table.keys()].filter((number) => this.#isSingle(number) && this.isLeased(number));
+    this.#forgetJoined(this.#joinedSinceMs);
     const oldestFirst = alive.toSorted((a, b) => this.#lastCallMs(a) - this.#lastCallMs(b));
     // One by one, and by eighths of what was broken already when they are many: each look at the sum walks the table.
     for (let done = 0; done < oldestFirst.length && this.#leasedBytes() > budgetBytes;) {
@@ -159,6 +191,7 @@ export class Invocations {
 
   /** Forgets what has ended. Numbers of open streams that outlive this may name another invocation: a lease too many. */
   #renumber(): void {
+    this.#forgetJoined(this.#joinedSinceMs);
     const old = this.#table;
     const numbers = new Uint16Array(old.length);
     const alive = [...old.keys()].filter((number) => this.isLeased(number));

@@ -56,6 +56,50 @@ describe("Invocations", () => {
     }
   });
 
+  test("what was answered about a lease that had ended is not answered after it began again", () => {
+    const { clock, invocations } = table();
+    const a = invocations.noteCall("a");
+    clock.advance(HOUR_MS + 1);
+    const b = invocations.noteCall("b");
+    expect(invocations.join(a, b)).toBe(b);
+    invocations.noteCall("a");
+    const both = invocations.join(a, b);
+    expect(both).not.toBe(b);
+    clock.advance(HOUR_MS);
+    invocations.noteCall("a");
+    clock.advance(HOUR_MS);
+    expect(invocations.isLeased(both)).toBe(true);
+  });
+
+  test("holds what a naive model holds, for random calls, touches and pauses", () => {
+    const { clock, invocations } = table();
+    const seed = Math.floor(Math.random() * 2 ** 31);
+    const random = seeded(seed);
+    const lastCalls = new Map<string, number>();
+    const isAlive = (name: string) => clock.monotonicMs() - (lastCalls.get(name) ?? -Infinity) <= HOUR_MS;
+    const slots = Array.from({ length: 20 }, () => ({
+      held: 0,
+      holders: new Set<string>(),
+      touchedBy: new Set<string>(),
+    }));
+    for (let step = 0; step < 3000; step++) {
+      clock.advance(Math.floor(random() * (HOUR_MS / 4)));
+      const key = `invocation ${Math.floor(random() * 6)}`;
+      const number = invocations.noteCall(key);
+      lastCalls.set(key, clock.monotonicMs());
+      const slot = slots[Math.floor(random() * slots.length)]!;
+      slot.held = slot.held === 0 || slot.held === number ? number : invocations.join(slot.held, number);
+      slot.touchedBy.add(key);
+      const alive = [...slot.holders].filter((name) => isAlive(name));
+      if (!slot.holders.has(key) || alive.length === 0) slot.holders = new Set([...alive, key]);
+      for (const { held, holders, touchedBy } of slots) {
+        const message = `seed ${seed}, step ${step}`;
+        if ([...holders].some((name) => isAlive(name))) expect(invocations.isLeased(held), message).toBe(true);
+        if (![...touchedBy].some((name) => isAlive(name))) expect(invocations.isLeased(held), message).toBe(false);
+      }
+    }
+  });
+
   test("above the budget the leases that were used the longest ago are broken, and counted", () => {
     const { clock, invocations, broken } = table({ budgetBytes: 250 });
     const numbers = ["a", "b", "c"].map((key) => {
@@ -155,3 +199,14 @@ describe("leases in the local store", () => {
     await putRandom(storage.blobs, MIB);
   });
 });
+
+/** A small generator of numbers from 0 to 1 (mulberry32), so that a failure can be repeated. */
+function seeded(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
