@@ -67,10 +67,7 @@ export class CompletenessCheckingActionCache implements ActionCache {
     return this.#inner.delete(key);
   }
 
-  #check(
-    result: Uint8Array | undefined,
-    fn: DigestFunction,
-  ): Uint8Array | undefined | Promise<Uint8Array | undefined> {
+  #check(result: Uint8Array | undefined, fn: DigestFunction): Uint8Array | undefined | Promise<Uint8Array | undefined> {
     if (result === undefined) {
       this.#misses.add();
       return undefined;

@@ -155,7 +155,8 @@ export class LocalBlobStore implements BlobStore {
       const offset = position * WORDS_PER_HASH;
       const hash = hashHex(fn, blob);
       hexToWords(hash, this.#words, 0);
-      for (let word = 0; word < WORDS_PER_HASH; word++) if (this.#words[word] !== words[offset + word]) return undefined;
+      for (let word = 0; word < WORDS_PER_HASH; word++)
+        if (this.#words[word] !== words[offset + word]) return undefined;
       this.#scratchName.kind = fn;
       if (blob.length === 0 || this.#findNamed(this.#scratchName, blob.length) >= 0) continue;
       const lock = `${fn}:${hash}`;

@@ -20,7 +20,10 @@ export class PieceBuffers {
     const free = this.#free.pop();
     if (free !== undefined) return free.subarray(0, length);
     // A short piece alone is not worth a whole buffer.
-    return Buffer.allocUnsafeSlow(length < CHECKSUM_PIECE_BYTES / 2 ? length : CHECKSUM_PIECE_BYTES).subarray(0, length);
+    return Buffer.allocUnsafeSlow(length < CHECKSUM_PIECE_BYTES / 2 ? length : CHECKSUM_PIECE_BYTES).subarray(
+      0,
+      length,
+    );
   }
 
   /** `bytes` is a view of a buffer from take(), or of anything else, which is ignored; nobody may use it any more. */

@@ -59,11 +59,17 @@ function createGetActionResult(deps: ActionCacheServiceDeps): UnaryHandler {
   return (bytes) => {
     const request = decodeRequest(GetActionResultRequest, bytes);
     const key = parseKey(request);
-    const wanted = { stdout: request.inlineStdout, stderr: request.inlineStderr, outputFiles: request.inlineOutputFiles };
+    const wanted = {
+      stdout: request.inlineStdout,
+      stderr: request.inlineStderr,
+      outputFiles: request.inlineOutputFiles,
+    };
     const answerWith = (result: Uint8Array | undefined): Uint8Array | Promise<Uint8Array> => {
       if (result === undefined) throw notFound(`no result of action "${key.hash}" is cached`);
       if (!wanted.stdout && !wanted.stderr && wanted.outputFiles.length === 0) return counted(result);
-      return inlineOutputs(result, wanted, { fn: key.fn, blobs: deps.blobs, maxBytes: MAX_RESPONSE_BYTES }).then(counted);
+      return inlineOutputs(result, wanted, { fn: key.fn, blobs: deps.blobs, maxBytes: MAX_RESPONSE_BYTES }).then(
+        counted,
+      );
     };
     const result = deps.actionCache.get(key);
     return result instanceof Promise ? result.then(answerWith) : answerWith(result);

@@ -101,7 +101,8 @@ export function describeBlobStoreContract(name: string, makeFixture: () => Promi
       if (stored !== undefined) {
         await stored;
         for (const bytes of data) bytes.fill(0);
-        for (const [index, digest] of digests.entries()) expect(same(await store.get(digest), at(blobs, index))).toBe(true);
+        for (const [index, digest] of digests.entries())
+          expect(same(await store.get(digest), at(blobs, index))).toBe(true);
         await store.putTogether(batch, [...blobs, at(blobs, 0), (await store.get(present)) ?? new Uint8Array(0)]);
       }
       const right = randomBytes(20);

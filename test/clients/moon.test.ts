@@ -37,7 +37,8 @@ async function makeWorkspace(folder: string, server: LedgeServer, compression: s
     `    compression: "${compression}"`,
     `    instanceName: "${compression}"`,
   ];
-  const workspace = ["projects: [app]", "telemetry: false", "remote:", ...remote, ""];
+  const vcs = ["vcs:", '  defaultBranch: "main"'];
+  const workspace = ["projects: [app]", "telemetry: false", ...vcs, "remote:", ...remote, ""];
   await writeFile(join(path, ".moon/workspace.yml"), workspace.join("\n"));
   const build = ['    command: "sh make.sh"', '    inputs: ["make.sh"]', '    outputs: ["out"]'];
   await writeFile(join(app, "moon.yml"), ["tasks:", "  build:", ...build, '    toolchains: ["system"]', ""].join("\n"));

@@ -172,9 +172,9 @@ class HostedRunner implements Runner {
     const id = this.#nextId++;
     const answer = new Promise<HostMessage | undefined>((resolve) => this.#pending.set(id, resolve));
     const onAbort = () => void this.#child.send({ type: "abort", id });
-    this.#child.send({ type: "run", id, spec });
-    if (signal.aborted) onAbort();
-    else signal.addEventListener("abort", onAbort, { once: true });
+    // With the request: an abort behind it may find the run begun.
+    this.#child.send({ type: "run", id, spec, isAborted: signal.aborted });
+    if (!signal.aborted) signal.addEventListener("abort", onAbort, { once: true });
     const message = await answer;
     signal.removeEventListener("abort", onAbort);
     if (message?.type === "result") return message.result;

@@ -4,8 +4,10 @@ import { startRunner } from "../../src/runner/runner-client.ts";
 import type { PreparedView, RunSpec } from "../../src/runner/runner.ts";
 import { createLogger } from "../../src/telemetry/log.ts";
 
+type RunRequest = Extract<HostRequest, { readonly type: "run" }>;
+
 export type HostRequest =
-  | { readonly type: "run"; readonly id: number; readonly spec: RunSpec }
+  | { readonly type: "run"; readonly id: number; readonly spec: RunSpec; readonly isAborted: boolean }
   | { readonly type: "abort"; readonly id: number }
   | { readonly type: "prepare"; readonly view: PreparedView }
   | { readonly type: "close" };
@@ -30,15 +32,16 @@ if (!started.available) {
 const { runner } = started;
 const aborts = new Map<number, AbortController>();
 process.on("message", (request: HostRequest) => {
-  if (request.type === "run") void run(request.id, request.spec);
+  if (request.type === "run") void run(request);
   else if (request.type === "prepare") runner.prepare?.(request.view);
   else if (request.type === "abort") aborts.get(request.id)?.abort();
   else void runner.close().then(() => process.exit(0));
 });
 process.send?.({ type: "ready", owners: [0, 1, 2, 3].map((slot) => runner.ownerOf(slot)) });
 
-async function run(id: number, spec: RunSpec): Promise<void> {
+async function run({ id, spec, isAborted }: RunRequest): Promise<void> {
   const abort = new AbortController();
+  if (isAborted) abort.abort();
   aborts.set(id, abort);
   try {
     process.send?.({ type: "result", id, result: await runner.run(spec, { signal: abort.signal }) });

@@ -8,7 +8,14 @@ import { AnnouncingBlobStore } from "../../src/cas/announcing-blob-store.ts";
 import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
 import { ZstdPool } from "../../src/compute/zstd-pool.ts";
 import { DigestFunction, type Digest } from "../../src/digest/digest.ts";
-import { ByteStream, ReadRequest, ReadResponse, WriteRequest, WriteResponse, type WriteRequestInit } from "../../src/proto/bytestream.ts";
+import {
+  ByteStream,
+  ReadRequest,
+  ReadResponse,
+  WriteRequest,
+  WriteResponse,
+  type WriteRequestInit,
+} from "../../src/proto/bytestream.ts";
 import { createByteStreamService } from "../../src/services/byte-stream.ts";
 import { PartialUploads } from "../../src/services/partial-uploads.ts";
 import { FakeCall, FakeClient, statusOf } from "./fake-call.ts";

@@ -128,7 +128,11 @@ export class FakeClient {
     if (found.kind !== "stream" || requests.length !== 1 || request === undefined) return;
     const bytes = request instanceof Uint8Array ? request : method.input.encode(request);
     const atOnce = await found.answerAtOnce?.(bytes, new FakeCall(method.path, options));
-    if (atOnce !== undefined) assert.deepEqual([Buffer.from(atOnce)], call.written.map((written) => Buffer.from(written)));
+    if (atOnce !== undefined)
+      assert.deepEqual(
+        [Buffer.from(atOnce)],
+        call.written.map((written) => Buffer.from(written)),
+      );
   }
 
   /** Begins a call whose messages the test sends itself. */
