@@ -93,9 +93,10 @@ describe("Invocations", () => {
       const alive = [...slot.holders].filter((name) => isAlive(name));
       if (!slot.holders.has(key) || alive.length === 0) slot.holders = new Set([...alive, key]);
       for (const { held, holders, touchedBy } of slots) {
-        const message = `seed ${seed}, step ${step}`;
-        if ([...holders].some((name) => isAlive(name))) expect(invocations.isLeased(held), message).toBe(true);
-        if (![...touchedBy].some((name) => isAlive(name))) expect(invocations.isLeased(held), message).toBe(false);
+        if ([...holders].some((name) => isAlive(name)))
+          expect(invocations.isLeased(held), `seed ${seed}, step ${step}`).toBe(true);
+        if (![...touchedBy].some((name) => isAlive(name)))
+          expect(invocations.isLeased(held), `seed ${seed}, step ${step}`).toBe(false);
       }
     }
   });
