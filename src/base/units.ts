@@ -28,8 +28,9 @@ export function parseSizeBytes(text: string): number | undefined {
   return Number.isSafeInteger(bytes) ? bytes : undefined;
 }
 
-/** Parses `30s`, `5m`, `1h`, `250ms`, `24h`; returns milliseconds, or undefined when the text is not a duration. */
+/** Parses `30s`, `5m`, `1h`, `250ms`, `24h` and `0`; returns milliseconds, or undefined when the text is not a duration. */
 export function parseDurationMs(text: string): number | undefined {
+  if (text.trim() === "0") return 0;
   const match = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$/i.exec(text.trim());
   const unit = DURATION_UNITS_MS[(match?.[2] ?? "?").toLowerCase()];
   if (match === null || unit === undefined) return undefined;

@@ -36,7 +36,7 @@ const EXAMPLES: Record<keyof typeof SERVE_FLAGS, { good: string; bad: string | u
   maxLogBytes: { good: "1MiB", bad: "0" },
   orphanGraceMs: { good: "0s", bad: "soon" },
   drainTimeoutMs: { good: "250ms", bad: "30" },
-  maxConnectionAgeMs: { good: "250ms", bad: "30" },
+  maxConnectionAgeMs: { good: "0", bad: "30" },
   httpOpaquePrefixes: { good: "/opaque/a", bad: "/cas" },
   tlsCert: { good: "/tmp/cert.pem", bad: "" },
   tlsKey: { good: "/tmp/key.pem", bad: "" },
