@@ -51,8 +51,15 @@ export function invalidArgument(message: string, cause?: unknown): StatusError {
   return new StatusError(Code.INVALID_ARGUMENT, message, { cause });
 }
 
+/** Without a stack: it is the usual answer of an empty cache, and finding the stack costs as much as the look-up. */
 export function notFound(message: string): StatusError {
-  return new StatusError(Code.NOT_FOUND, message);
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 0;
+  try {
+    return new StatusError(Code.NOT_FOUND, message);
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
+  }
 }
 
 /** Returns `error` as a StatusError with `context` before its message; unknown errors become INTERNAL. */
