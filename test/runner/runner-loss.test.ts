@@ -51,7 +51,7 @@ for (const user of RUNNER_USERS) {
   });
 }
 
-/** Only a server in a process of its own can be killed; as root that is the one for the ordinary user. */
+/** Only a server in a process of its own can be killed: the one for the ordinary user, which root, and so CI, has. */
 describe.runIf(RUNNER_USERS.includes("ordinary user"))("loss of the server", { timeout: 120_000 }, () => {
   it("takes the runner and everything it started with it", async () => {
     const fixture = await makeRealRunner({ user: "ordinary user" });

@@ -98,7 +98,7 @@ describe("explainProbeFailure()", () => {
     ["bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted", "AppArmor profile"],
     ["bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "unmask=ALL"],
     ["bwrap: setuid use of bubblewrap is not supported in this build", "chmod u-s"],
-    ["bwrap: Can't find source path /root/x: Permission denied", "--data-dir"],
+    ["bwrap: Can't find source path /data/x: Permission denied", "--data-dir"],
     ["bwrap: execvp /proc/self/fd/7: Permission denied", "noexec"],
     ["spawn EPERM", "SETUID"],
   ])("has a remedy for %s", (words, remedy) => {

@@ -62,7 +62,7 @@ describe("findSpecFault()", () => {
 describe("paths inside", () => {
   it("depend on the root mode", () => {
     expect(inputRootInside(SPEC)).toBe("/build");
-    expect(inputRootInside({ ...SPEC, inputRootPathInside: "/work/src" })).toBe("/work/src");
+    expect(inputRootInside({ ...SPEC, inputRootPathInside: "/project/src" })).toBe("/project/src");
     expect(workingDirectoryInside({ ...SPEC, workingDirectory: "a/b" })).toBe("/build/a/b");
     expect(workingDirectoryInside({ ...SPEC, rootMode: "input-root", workingDirectory: "a" })).toBe("/a");
     expect(workingDirectoryInside({ ...SPEC, rootMode: "input-root" })).toBe("/");
