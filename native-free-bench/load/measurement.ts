@@ -3,6 +3,7 @@
 // Invariant: what a preparation learns and makes is used by all runs, so data stay new from run to run. Before anything
 // else the server is asked for its capabilities: one that hangs or speaks another protocol is found within seconds.
 
+import { createHash } from "node:crypto";
 import { Capabilities } from "../../src/proto/remote_execution.ts";
 import type { BenchTarget } from "./bench-target.ts";
 import type { FindMissingOptions } from "./find-missing-scenarios.ts";
@@ -46,6 +47,14 @@ export interface Measurement extends LoadResult {
 /** A server that does not answer its first call by then hangs. */
 const FIRST_ANSWER_MS = 5000;
 
+/**
+ * The seed of a scenario's own data: with the same one for all, `write-1k` would upload what `batch-update` has uploaded
+ * before, and measure how fast a server finds blobs it has.
+ */
+export function scenarioSeed(seed: number, scenario: string): number {
+  return createHash("sha256").update(`${seed} ${scenario}`).digest().readUInt32LE(0);
+}
+
 /** A scenario made ready on a target; `run` may be called several times. */
 export class PreparedScenario {
   readonly scenario: Scenario;
@@ -71,7 +80,12 @@ export class PreparedScenario {
       : await RawConnection.open(target.grpc);
     try {
       const maxBatchBytes = isHttp ? undefined : await greet(connection, options);
-      const setup = new LoadSetup(connection, maxBatchBytes === undefined ? options : { ...options, maxBatchBytes });
+      const seed = scenarioSeed(options.seed, scenario.name);
+      const setup = new LoadSetup(connection, {
+        ...options,
+        seed,
+        ...(maxBatchBytes === undefined ? {} : { maxBatchBytes }),
+      });
       return new PreparedScenario(scenario, target, await scenario.prepare(setup), options);
     } finally {
       connection.close();

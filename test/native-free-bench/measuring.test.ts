@@ -6,7 +6,7 @@ import { UsageError } from "../../native-free-bench/arguments.ts";
 import { generateLoad } from "../../native-free-bench/load/generator.ts";
 import { GrpcJsClient } from "../../native-free-bench/load/grpc-js-client.ts";
 import { Histogram } from "../../native-free-bench/load/histogram.ts";
-import type { Measurement } from "../../native-free-bench/load/measurement.ts";
+import { scenarioSeed, type Measurement } from "../../native-free-bench/load/measurement.ts";
 import { startNullServer, type NullServer } from "../../native-free-bench/load/null-server.ts";
 import { formatPage } from "../../native-free-bench/load/page.ts";
 import { RawConnection } from "../../native-free-bench/load/raw-connection.ts";
@@ -15,6 +15,7 @@ import { formatMarkdown, type BenchReport } from "../../native-free-bench/load/r
 import { meanInterval, median, ratioInterval } from "../../native-free-bench/load/statistics.ts";
 import { judgeThreshold, parseThreshold } from "../../native-free-bench/load/thresholds.ts";
 import { HpackDecoder } from "../../src/http2/hpack-decoder.ts";
+import { SCENARIOS } from "../../native-free-bench/load/scenarios.ts";
 import { RandomData } from "../../native-free-bench/random-data.ts";
 
 const SEED = 20261121;
@@ -246,4 +247,13 @@ describe("reports", () => {
     expect(() => parseThreshold("a.fmb.p98 > 1")).toThrow(UsageError);
     expect(() => parseThreshold("p99 > 1")).toThrow(/TARGET.SCENARIO.METRIC/);
   });
+});
+
+// Seen: write-1k uploaded what batch-update had uploaded before it, and was three times as fast as it is.
+test("each scenario has data of its own, in each process that makes load", () => {
+  const seeds = SCENARIOS.flatMap(({ name }) => [SEED, SEED + 1, SEED + 2].map((seed) => scenarioSeed(seed, name)));
+  expect(new Set(seeds).size).toBe(seeds.length);
+  expect(scenarioSeed(SEED, "write-1k")).toBe(scenarioSeed(SEED, "write-1k"));
+  const first = SCENARIOS.map(({ name }) => new RandomData(scenarioSeed(SEED, name)).bytes(16).toString("hex"));
+  expect(new Set(first).size).toBe(first.length);
 });
