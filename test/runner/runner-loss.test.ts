@@ -6,6 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
 import { RunnerLostError, type RunResult } from "../../src/runner/runner.ts";
 import { findMarkedProcesses, ownerKeyOf, OWNER_VARIABLE } from "../../src/sandbox/process-table.ts";
+import { startRunner } from "../../src/runner/runner-client.ts";
+import { silentLogger } from "../../src/telemetry/log.ts";
 import { makeRealRunner, type RealRunnerFixture, RUNNER_USERS, shell } from "./real-runner.ts";
 
 const NEVER = new AbortController().signal;
@@ -78,7 +80,16 @@ describe.runIf(RUNNER_USERS.includes("ordinary user"))("loss of the server", { t
     process.kill(runner, "SIGKILL");
     process.kill(fixture.serverPid, "SIGKILL");
     await running;
+    // A bwrap that was killed before it mapped its child's ids leaves the child waiting for them: the next start ends it.
+    const next = await startRunner({
+      sandbox: "bwrap",
+      buildRootPath: fixture.buildRootPath,
+      slots: 1,
+      logger: silentLogger,
+    });
+    expect(next).toMatchObject({ available: true });
     await expectNoSandbox(fixture);
+    if (next.available) await next.runner.close();
     await fixture.close();
   });
 });
