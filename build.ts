@@ -12,6 +12,7 @@ import { renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createRequire, isBuiltin } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { build, type BuildOptions, type Plugin } from "esbuild";
+import { addonMend, mendAddon } from "./src/base/addon-mends.ts";
 import { assertNodeVersion } from "./src/base/node-version.ts";
 import { formatBytes } from "./src/base/units.ts";
 import { workerAssetName } from "./src/base/worker-file.ts";
@@ -22,8 +23,7 @@ const require = createRequire(import.meta.url);
 
 /** The .node file of each package with native code; the name it has as an asset is its last part. */
 const ADDONS: Readonly<Record<string, string>> = {
-  // The Node-API build: the others are tied to the V8 of one Node release.
-  lmdb: `@lmdb/lmdb-linux-${process.arch}/node.napi.glibc.node`,
+  lmdb: addonMend("lmdb")?.file ?? "",
   "@napi-rs/blake-hash": `@napi-rs/blake-hash-linux-${process.arch}-gnu/blake.linux-${process.arch}-gnu.node`,
 };
 
@@ -53,7 +53,7 @@ async function buildExecutable(): Promise<void> {
 /** Writes the worker bundles and the manifest into `scratch`; returns asset name → file. */
 async function collectAssets(scratch: string): Promise<Map<string, string>> {
   const assets = new Map<string, string>();
-  for (const path of Object.values(ADDONS)) assets.set(basename(path), require.resolve(path));
+  for (const [name, path] of Object.entries(ADDONS)) assets.set(basename(path), addonAsset(name, path, scratch));
   for (const path of literalArguments("readPackageFile")) assets.set(basename(path), require.resolve(path));
   for (const name of literalArguments("workerFile")) {
     const outfile = join(scratch, workerAssetName(name));
@@ -69,6 +69,16 @@ async function collectAssets(scratch: string): Promise<Map<string, string>> {
   const probe = basename(ADDONS["lmdb"] ?? "");
   writeFileSync(manifest, JSON.stringify({ contentHash: hashOf(assets), files: [...assets.keys()], probe }));
   return assets.set("manifest.json", manifest);
+}
+
+/** The add-on's file, or a mended copy of it in `scratch`. */
+function addonAsset(packageName: string, path: string, scratch: string): string {
+  const file = require.resolve(path);
+  const mend = addonMend(packageName);
+  if (mend === undefined) return file;
+  const copy = join(scratch, basename(path));
+  writeFileSync(copy, mendAddon(readFileSync(file), mend));
+  return copy;
 }
 
 /** Every string that the sources pass to `callee`. */

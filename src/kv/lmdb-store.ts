@@ -131,7 +131,11 @@ export class LmdbStore implements KeyValueStore {
   get(key: Uint8Array): Uint8Array | undefined {
     assertKey(key);
     this.#assertOpen();
-    return this.#database.getBinary(key);
+    try {
+      return this.#database.getBinary(key);
+    } catch (error) {
+      throw explainRead(error);
+    }
   }
 
   /** Keys there should be, as LMDB counts them. */
@@ -143,13 +147,21 @@ export class LmdbStore implements KeyValueStore {
   borrow(key: Uint8Array): BorrowedValue | undefined {
     assertKey(key);
     this.#assertOpen();
-    // One buffer for all reads, longer than the value; a large value has a buffer of its own.
-    const bytes = this.#database.getBinaryFast(key);
+    const bytes = this.#borrowBytes(key);
     if (bytes === undefined) return undefined;
     // Never seen otherwise, but the package has a path on which it hands out plain arrays.
     this.#borrowed.bytes = Buffer.isBuffer(bytes) ? bytes : asBuffer(bytes);
     this.#borrowed.length = this.#database.lastSize;
     return this.#borrowed;
+  }
+
+  /** One buffer for all reads, longer than the value; a large value has a buffer of its own. */
+  #borrowBytes(key: Uint8Array): Uint8Array | undefined {
+    try {
+      return this.#database.getBinaryFast(key);
+    } catch (error) {
+      throw explainRead(error);
+    }
   }
 
   write(operations: readonly KeyValueOperation[]): Promise<void> {
@@ -238,9 +250,8 @@ export class LmdbStore implements KeyValueStore {
   }
 
   /**
-   * Throws on a file system that became read-only or has no room for the commit. LMDB would find out by itself, but writes
-   * the words for a failed write behind the end of their buffer (mdb.c, "Attempting to write page"), which ends the
-   * process now and then.
+   * Throws on a file system that became read-only or has no room for the commit. LMDB would find out by itself, but says
+   * EIO for both, and after that nothing is written any more.
    */
   #assertWritable(group: readonly PendingWrite[]): void {
     try {
@@ -306,8 +317,17 @@ export class LmdbStore implements KeyValueStore {
   }
 }
 
+/** After a failed write of its root page LMDB reads no more, until the file is opened again. */
+function explainRead(error: unknown): unknown {
+  // Its number is that of an invalid argument.
+  if (!(error instanceof Error && error.message.includes("MDB_PANIC"))) return error;
+  const message =
+    "Cannot read the index: writing its root page has failed; what was stored is there when ledge is started again on a disk that works";
+  return new StatusError(Code.UNAVAILABLE, message, { cause: error });
+}
+
 function internal(reason: string, cause?: unknown): StatusError {
-  const message = `Cannot write to the index: ${reason}; reads go on, writes are refused until ledge is started again on a disk that works`;
+  const message = `Cannot write to the index: ${reason}; writes are refused until ledge is started again on a disk that works`;
   return new StatusError(Code.INTERNAL, message, { cause });
 }
 

@@ -1,7 +1,7 @@
 // The child of failing-disk.test.ts, whose system calls strace makes fail or wait: stores blobs and says how that went.
 //
 // Usage: node failing-disk-load.ts DATA_DIR SEED COUNT WRITERS. Prints `stored N` or `refused N CODE MESSAGE` for blob N of
-// crash-blobs.ts, `wrong N` for a stored one that reads otherwise, and at the end `peak BYTES` and `end`.
+// crash-blobs.ts, `unread N CODE MESSAGE` or `wrong N` for a stored one that cannot be read or reads otherwise, and at the end `peak BYTES` and `end`.
 
 import { writeSync } from "node:fs";
 import { systemClock } from "../../src/base/clock.ts";
@@ -23,6 +23,7 @@ const storage = await openStorage({
 });
 const { blobs } = storage;
 say("open");
+const stored: number[] = [];
 const numbers = Array.from({ length: Number(count) }, (_, number) => number).values();
 
 async function work(): Promise<void> {
@@ -36,11 +37,24 @@ async function work(): Promise<void> {
       say(`refused ${number} ${error.code} ${error.message}`);
       continue;
     }
+    stored.push(number);
+    await readBack(number);
+  }
+}
+
+async function readBack(number: number): Promise<void> {
+  const { digest, data } = blobOf(seed, number);
+  try {
     if (!same(await blobs.get(digest), data)) say(`wrong ${number}`);
+  } catch (error) {
+    if (!(error instanceof StatusError)) throw error;
+    say(`unread ${number} ${error.code} ${error.message}`);
   }
 }
 
 await Promise.all(Array.from({ length: Number(writers) }, work));
+// When the disk has failed for good.
+for (const number of stored) await readBack(number);
 say(`peak ${process.resourceUsage().maxRSS * 1024}`);
 await storage.close();
 say("end");

@@ -20,6 +20,8 @@ import { StorageFixture } from "./storage-fixture.ts";
 interface Outcome {
   readonly stored: readonly number[];
   readonly refusals: readonly string[];
+  /** What was stored and could not be read. */
+  readonly unread: readonly string[];
   readonly peakBytes: number;
 }
 
@@ -53,6 +55,7 @@ async function runLoad(options: {
     return {
       stored,
       refusals: lines.filter((line) => line.startsWith("refused")),
+      unread: lines.filter((line) => line.startsWith("unread")),
       peakBytes: Number(peak?.slice(5)),
     };
   } finally {
@@ -77,6 +80,8 @@ async function assertStored(dataDir: string, seed: string, numbers: readonly num
   expect(lost).toEqual([]);
 }
 
+const UNREAD = /^unread \d+ 14 Cannot read the index: .*there when ledge is started again/;
+
 describe("a disk that fails", () => {
   // What a failed sync lost cannot be known, so the index takes nothing more.
   for (const [name, inject] of [
@@ -84,12 +89,25 @@ describe("a disk that fails", () => {
     ["to write", "pwrite64,pwritev:error=EIO:when=15..30"],
   ] as const) {
     test(`${name} refuses writes in words, and what was acknowledged is there after a restart`, async () => {
-      const { stored, refusals } = await runLoad({ inject, count: 120, writers: 8 });
+      const { stored, refusals, unread } = await runLoad({ inject, count: 120, writers: 8 });
       expect(stored.length).toBeGreaterThan(5);
       expect(refusals.length).toBeGreaterThan(0);
       for (const refusal of refusals) expect(refusal).toMatch(/^refused \d+ 13 .*(Input\/output error|EIO)/);
+      for (const line of unread) expect(line).toMatch(UNREAD);
     });
   }
+
+  // One writer makes the same writes each time: among three in a row is the one of the root page.
+  test("to write the root page refuses reads of the index too, in words, and what was acknowledged is there after a restart", async () => {
+    const outcomes: Outcome[] = [];
+    for (const when of [15, 16, 17]) {
+      const inject = `pwrite64:error=EIO:when=${when}..${when + 20}`;
+      outcomes.push(await runLoad({ inject, count: 60, writers: 1 }));
+    }
+    const unread = outcomes.flatMap((outcome) => outcome.unread);
+    expect(unread.length).toBeGreaterThan(0);
+    for (const line of unread) expect(line).toMatch(UNREAD);
+  });
 });
 
 describe("a slow disk", () => {
