@@ -45,6 +45,8 @@ export class FileStore {
   readonly #directorySyncs = new Map<string, DirectorySync>();
   /** By path; one that is being synced is not in it. */
   readonly #openDirectories = new Map<string, FileHandle>();
+  /** Folders whose own names may not be on the disk: made just now, or their sync failed. */
+  readonly #unsyncedFolders = new Map<string, Promise<void> | undefined>();
   /** Files on their way out: a commit of the same name waits, or the unlink would take the new file. */
   readonly #unlinks = new Map<string, Promise<void>>();
   /** Of a lazy store; the key-value store commits behind them, and takes no more while many wait. */
@@ -68,7 +70,10 @@ export class FileStore {
     rmSync(store.#temporaryDirectory, { recursive: true, force: true });
     mkdirSync(store.#temporaryDirectory, { mode: 0o700 });
     for (const fn of DIGEST_FUNCTIONS) {
-      mkdirSync(join(store.#filesDirectory, folderOf(fn)), { recursive: true, mode: 0o755 });
+      const directory = join(store.#filesDirectory, folderOf(fn));
+      mkdirSync(directory, { recursive: true, mode: 0o755 });
+      // Whoever was killed may have made folders in it.
+      await syncDirectory(directory);
     }
     await syncDirectory(store.#filesDirectory);
     await syncDirectory(dataDirectory);
@@ -169,16 +174,30 @@ export class FileStore {
     this.#openDirectories.clear();
   }
 
-  /** The first file of a folder makes the folder, durably. */
+  /** The first file of a folder makes the folder, durably; the next ones wait for that. */
   async #rename(from: string, to: string): Promise<void> {
+    const folder = dirname(to);
+    if (this.#unsyncedFolders.has(folder)) await this.#makeFolder(folder);
     try {
       await rename(from, to);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-      await mkdir(dirname(to), { recursive: true, mode: 0o755 });
-      await syncDirectory(dirname(dirname(to)));
+      await this.#makeFolder(folder);
       await rename(from, to);
     }
+  }
+
+  #makeFolder(folder: string): Promise<void> {
+    const making = this.#unsyncedFolders.get(folder) ?? makeDurableFolder(folder);
+    this.#unsyncedFolders.set(folder, making);
+    return making.then(
+      () => void this.#unsyncedFolders.delete(folder),
+      (error: unknown) => {
+        // Named still, for the next file to try again.
+        this.#unsyncedFolders.set(folder, undefined);
+        throw error;
+      },
+    );
   }
 
   async #syncLater(path: string): Promise<void> {
@@ -282,6 +301,11 @@ async function finishFile(path: string, how: "with sync" | "without sync"): Prom
   } finally {
     await file.close();
   }
+}
+
+async function makeDurableFolder(path: string): Promise<void> {
+  await mkdir(path, { recursive: true, mode: 0o755 });
+  await syncDirectory(dirname(path));
 }
 
 async function syncFile(path: string): Promise<void> {
