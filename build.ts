@@ -12,6 +12,7 @@ import { renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createRequire, isBuiltin } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { build, type BuildOptions, type Plugin } from "esbuild";
+import { freeFromLibatomic } from "./deploy/own-atomic.ts";
 import { addonMend, mendAddon } from "./src/base/addon-mends.ts";
 import { assertNodeVersion } from "./src/base/node-version.ts";
 import { formatBytes } from "./src/base/units.ts";
@@ -217,6 +218,8 @@ function buildSea({ main, assets, output, scratch }: SeaInput): void {
     stdio: ["ignore", "ignore", "inherit"],
     env: withoutNodeOptions(),
   });
+  const executable = readFileSync(output);
+  if (freeFromLibatomic(executable)) writeFileSync(output, executable);
   chmodSync(output, 0o755);
 }
 

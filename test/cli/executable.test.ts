@@ -135,6 +135,21 @@ describe("dist/ledge", () => {
     expect(output).toContain("executes    ");
   });
 
+  // Node needs libatomic, which a minimal Debian does not have.
+  test("serves where there is no libatomic", async () => {
+    const { stdout } = await run("/sbin/ldconfig", ["-p"]);
+    const libraries = [...stdout.matchAll(/libatomic\.so\.1 .*=> (.*)/g)].map(([, path]) => path);
+    expect(libraries.length).toBeGreaterThan(0);
+    const wrapper = afterMounting(libraries.map((path) => `mount --bind /dev/null ${path}`).join("; "));
+    const env = { HOME: folder, PATH: "/usr/bin:/bin" };
+    await expect(run(process.execPath, ["--version"], { env })).resolves.toMatchObject({
+      stdout: process.version + "\n",
+    });
+    const [command, ...args] = wrapper;
+    await expect(run(command, [...args, process.execPath, "--version"], { env })).rejects.toThrow(/libatomic/);
+    expect(await serveOnce({ wrapper, env })).toContain("executes    ");
+  });
+
   // CI images set NODE_OPTIONS for their own Node: a loader that does not exist here, or a flag that we must not obey.
   test("is not impressed by NODE_OPTIONS", async () => {
     const env = { NODE_OPTIONS: "--require /nonexistent.js --max-old-space-size=1", HOME: folder };
