@@ -8,7 +8,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Pool } from "./evictor.ts";
 
 /** The most of the limit that LMDB may grow to; the rest stays for files whatever came first. */
-const INLINE_SHARE = 0.6;
+export const INLINE_SHARE = 0.6;
 /** Of LMDB's pages, what entries fill after many random inserts and deletes. */
 const INDEX_FILE_FILL = 0.75;
 /** Of LMDB's map; a commit copies pages before it frees their old versions. */
@@ -60,11 +60,6 @@ export class Budget {
     const growth = Math.max(0, wanted - this.#indexFile() * INDEX_FILE_FILL);
     const overLimit = growth === 0 ? 0 : this.#chargedBytes() + growth - maxBytes;
     return Math.max(overLimit, wanted - this.#indexShare() * INDEX_FILE_FILL);
-  }
-
-  /** How far the index file is beyond its share of the limit. */
-  indexFileExcessBytes(): number {
-    return Math.max(0, this.#indexFile() - this.#indexShare());
   }
 
   #indexShare(): number {

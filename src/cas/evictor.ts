@@ -83,7 +83,9 @@ export class Evictor {
     // A few rounds: pinned entries and what others write meanwhile make one round miss its aim.
     for (let round = 0; round < 4 && excess() > 0 && !this.#isBarren(pool); round++) {
       await this.#runAlone(async () => {
-        if (excess() > 0 && !this.#isBarren(pool)) await this.#evict(pool, excess() + this.#options.surplusBytes());
+        // The one is a part of the other: their sum would evict twice as much after the limit was lowered.
+        const wanted = Math.max(excess(), this.#options.surplusBytes());
+        if (excess() > 0 && !this.#isBarren(pool)) await this.#evict(pool, wanted);
       });
     }
     return excess() <= 0;

@@ -10,7 +10,7 @@ import { IngestPool } from "../compute/ingest-pool.ts";
 import type { KeyValueStore } from "../kv/key-value-store.ts";
 import { LazyStore } from "../kv/lazy-store.ts";
 import type { Logger } from "../telemetry/log.ts";
-import type { MetricsRegistry } from "../telemetry/metrics.ts";
+import { MetricsRegistry } from "../telemetry/metrics.ts";
 import { AccessLog } from "./access-log.ts";
 import { BackgroundScrubber } from "./background-scrubber.ts";
 import type { BlobStore } from "./blob-store.ts";
@@ -19,6 +19,7 @@ import { checkDataVersion } from "./data-version.ts";
 import { adoptFiles, isAdoptionPending, requestAdoption } from "./file-adoption.ts";
 import { FileStore, type Durability } from "./file-store.ts";
 import { markCleanStop, markServing, openIndex, SERVING_AFTER_MS } from "./index-recovery.ts";
+import { shrinkIndex } from "./index-shrinking.ts";
 import { NO_LEASE } from "./lease-context.ts";
 import { LocalBlobStore } from "./local-blob-store.ts";
 import { LocalOpaqueStore } from "./local-opaque-store.ts";
@@ -78,6 +79,8 @@ export interface Storage {
   scrub(options?: ScrubOptions): Promise<ScrubReport>;
   /** Evicts the entries that were not asked for the longest time, of so many bytes. */
   evict(bytes: number): Promise<void>;
+  /** Evicts until everything is within --max-size; resolves with the bytes on disk of what stays in the index file. */
+  evictToLimits(): Promise<number>;
   /** Counts and bytes by kind, size and age. */
   report(): Promise<StorageReport>;
   /** Resolves when the index is in memory; nothing has to wait for it. */
@@ -92,7 +95,12 @@ const DEFAULT_PROTECT_RECENT_MS = 10 * 60_000;
 export const MEMORY_DATA_DIR = ":memory:";
 
 export async function openStorage(options: StorageOptions): Promise<Storage> {
-  return options.dataDir === MEMORY_DATA_DIR ? openMemoryStorage(options) : openLocalStorage(options);
+  if (options.dataDir === MEMORY_DATA_DIR) return openMemoryStorage(options);
+  // Nobody is served yet, so nothing is leased and nothing was asked for just now.
+  const openAlone = () =>
+    openLocalStorage({ ...options, protectRecentMs: 0, leaseMs: 0, metrics: new MetricsRegistry() });
+  await shrinkIndex({ ...options, openAlone });
+  return openLocalStorage(options);
 }
 
 function openMemoryStorage(options: StorageOptions): Storage {
@@ -120,6 +128,7 @@ function openMemoryStorage(options: StorageOptions): Storage {
     // Memory is not scrubbed, and evicts by itself.
     scrub: async () => ({ checkedEntries: 0, checkedBytes: 0, damaged: [] }),
     evict: async () => undefined,
+    evictToLimits: async () => 0,
     report: async () => ({ kinds: [], sizes: [], ages: [] }),
     loaded: Promise.resolve(),
     close: async () => undefined,
@@ -166,12 +175,6 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     metrics,
   });
   const { intakeMemoryBytes } = options;
-  if (core.indexFileExcessBytes > 0) {
-    logger.warn("the index file is larger than its share of --max-size; ledge gc --compact makes it smaller", {
-      path: indexFilePath,
-      excessBytes: core.indexFileExcessBytes,
-    });
-  }
   const blobs = new LocalBlobStore(core, intakeMemoryBytes === undefined ? {} : { intakeMemoryBytes });
   const values = new LocalValueStore(core);
   const opaque = new LocalOpaqueStore({ blobs, values, clock });
@@ -221,6 +224,11 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     stats,
     scrub: (scrubOptions) => loaded.then(() => scrub(core, clock, scrubOptions)),
     evict: (bytes) => loaded.then(() => core.evict(bytes)),
+    evictToLimits: async () => {
+      await loaded;
+      await core.evictToLimits();
+      return core.table.inlineDiskBytes;
+    },
     report: () => loaded.then(() => reportStorage(core)),
     loaded,
     close: () => (closing ??= close()),

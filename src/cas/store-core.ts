@@ -96,11 +96,6 @@ export class StoreCore {
     return this.#budget.usedBytes();
   }
 
-  /** Disk that the index file takes beyond its share of --max-size, and cannot give back. */
-  get indexFileExcessBytes(): number {
-    return this.#budget.indexFileExcessBytes();
-  }
-
   /** Returns when `bytes` more fit; throws RESOURCE_EXHAUSTED when they do not even after eviction. */
   async reserve(pool: Pool, bytes: number): Promise<void> {
     this.#assertDiskHasRoom();
@@ -135,6 +130,11 @@ export class StoreCore {
   /** Evicts what was not asked for the longest time until `bytes` are given back, or nothing more may be evicted. */
   async evict(bytes: number): Promise<void> {
     await this.#evictor.evictBytes(bytes);
+  }
+
+  /** Evicts until small entries and files are each within their share of the limit, as far as they may go. */
+  async evictToLimits(): Promise<void> {
+    for (const pool of ["inline", "file"] as const) await this.#evictor.makeRoom(pool, 0);
   }
 
   /** Drops an entry whose bytes turned out damaged or gone; it is absent from now on. Never rejects. */
