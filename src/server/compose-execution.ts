@@ -46,6 +46,10 @@ const FILE_CACHE_SHARE = 0.1;
 const FILE_CACHE_MAX_FILES = 200_000;
 /** Names and inodes of subtrees kept for mounting; a root file system of BuildStream has 50,000. */
 const TREE_CACHE_MAX_ENTRIES = 400_000;
+/** Input directories kept on the disk for the next actions, of all slots together: names, and 200 bytes of memory each. */
+const MAX_KEPT_ENTRIES = 100_000;
+/** They are links to the store's files or copies of them, beside the file cache. */
+const KEPT_SHARE = 0.1;
 /** Outputs of one action. A tree of more files or more bytes is a runaway command, not a build step. */
 const MAX_OUTPUT_ENTRIES = 1_000_000;
 const MAX_OUTPUT_BYTES = 64 * 1024 ** 3;
@@ -162,6 +166,8 @@ async function openExecutor(
     limits: { maxLogBytes: config.maxLogBytes, maxPids: MAX_PIDS },
     maxOutputEntries: MAX_OUTPUT_ENTRIES,
     maxOutputBytes: MAX_OUTPUT_BYTES,
+    maxKeptEntries: MAX_KEPT_ENTRIES,
+    maxKeptBytes: Math.floor(config.maxSizeBytes * KEPT_SHARE),
     clock,
     logger,
     metrics,

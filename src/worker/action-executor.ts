@@ -30,6 +30,7 @@ import { ExecutionTimeline, executionMetadata } from "./execution-metadata.ts";
 import type { ActionJob, ActionOutcome, Executor } from "./executor.ts";
 import type { FileThreads } from "./file-threads.ts";
 import { materializeInputRoot, type InputRoot, type InputRootSource } from "./input-root.ts";
+import { KeptDirectories, type LeftRoot } from "./kept-directories.ts";
 import { collect } from "./outputs.ts";
 import { NextDirectories, type TakenDirectory } from "./next-directories.ts";
 import { interpretPlatform, type PlatformDemand, type PlatformOffer } from "./platform-properties.ts";
@@ -55,6 +56,9 @@ export interface ActionExecutorOptions {
   readonly limits: Omit<RunLimits, "timeoutMs">;
   readonly maxOutputEntries: number;
   readonly maxOutputBytes: number;
+  /** Bounds of what stays on the disk for the next actions (kept-directories.ts). */
+  readonly maxKeptEntries: number;
+  readonly maxKeptBytes: number;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: MetricsRegistry;
@@ -80,12 +84,15 @@ export class ActionExecutor implements Executor {
   readonly unavailableReason = undefined;
   readonly #options: ActionExecutorOptions;
   readonly #nextDirectories: NextDirectories;
+  readonly #keptDirectories: KeptDirectories;
   #nextRun = 1;
 
   constructor(options: ActionExecutorOptions) {
     this.slots = options.slots;
     this.#options = options;
     this.#nextDirectories = new NextDirectories(options);
+    const { maxKeptEntries: maxEntries, maxKeptBytes: maxBytes } = options;
+    this.#keptDirectories = new KeptDirectories({ ...options, maxEntries, maxBytes });
   }
 
   async prepare(job: ActionJob): Promise<void> {
@@ -122,6 +129,7 @@ export class ActionExecutor implements Executor {
     const pin = (digests: Iterable<Digest>) => void held.push(this.#options.store.pin(digests));
     let result: ActionResultInit | undefined;
     let status: StatusError | undefined;
+    let left: LeftRoot | undefined;
     try {
       const parsed = await this.#parse(job);
       timeline.inputFetchStartedAtMs = clock.nowMs();
@@ -131,10 +139,13 @@ export class ActionExecutor implements Executor {
       signal.throwIfAborted();
       const spec = this.#runSpec(job, parsed, directory, slot, inputRoot);
       this.#nextDirectories.make(slot);
+      const { layout } = inputRoot;
+      const startedAtMs = clock.nowMs();
       const run = await runner.run(spec, { signal });
       this.#nextDirectories.prepareSandbox(spec);
       timeline.run = run;
       this.#count(run);
+      if (run.outcome.kind === "exited") left = { directory, layout, startedAtMs };
       const verdict = runnerVerdict(run.outcome, parsed.timeoutMs);
       status = verdict.status;
       timeline.outputUploadStartedAtMs = clock.nowMs();
@@ -152,7 +163,8 @@ export class ActionExecutor implements Executor {
       status ??= toStatusError(error);
     } finally {
       for (const pinned of held) pinned.release();
-      await buildDirectories.discard(directory);
+      if (left === undefined) await buildDirectories.discard(directory);
+      else this.#keptDirectories.keep(slot, left);
     }
     return { result: result === undefined ? undefined : ActionResult.encode(result), status };
   }
@@ -187,7 +199,7 @@ export class ActionExecutor implements Executor {
     );
   }
 
-  #materialize(
+  async #materialize(
     job: ActionJob,
     parsed: ParsedAction,
     taken: TakenDirectory,
@@ -195,15 +207,19 @@ export class ActionExecutor implements Executor {
     pin: (digests: Iterable<Digest>) => void,
   ): Promise<InputRoot> {
     const { paths, files, directories } = parsed.outputs;
-    return materializeInputRoot(this.#options.inputRoots, {
+    const supply = await this.#keptDirectories.supplyFor(slot);
+    const made = materializeInputRoot(this.#options.inputRoots, {
       digest: parsed.action.inputRootDigest,
       ...taken,
       owner: this.#options.runner.ownerOf(slot),
       workingDirectory: parsed.workingDirectory,
       outputs: [...paths, ...files, ...directories].map(({ names }) => names),
       mountPoints: this.#rootMode(job, parsed) === "input-root" ? MOUNT_POINTS : [],
+      supply,
       pin,
     });
+    made.catch(() => this.#keptDirectories.abandon(slot));
+    return made;
   }
 
   #rootMode(job: ActionJob, { demand }: ParsedAction): RunSpec["rootMode"] {

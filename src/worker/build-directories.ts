@@ -3,9 +3,10 @@
 //   {exec}/slots/{slot}/{n}/root     the input root            {exec}/files/   the file cache
 //   {exec}/slots/{slot}/{n}/stdout   written by the runner     {exec}/trees/   the tree cache
 //   {exec}/slots/{slot}/{n}/stderr   likewise                  {exec}/trash/   on its way out
+//   {exec}/kept/{slot}/{n}           an input directory that an action left as it was (kept-directories.ts)
 //
-// Invariant: a directory is used by one action and never again, so nothing of one action is seen by the next. What a
-// killed server left is removed at start. {exec} lies on the file system of the CAS, so that files can be linked.
+// Invariant: a directory is used by one action and never again, so nothing of one action is seen by the next; input
+// directories that were proven unchanged are taken out of it first. What a killed server left is removed at start. {exec} lies on the file system of the CAS, so that files can be linked.
 
 import { existsSync, mkdirSync, chownSync, renameSync } from "node:fs";
 import { FileThreads } from "./file-threads.ts";
@@ -24,7 +25,7 @@ const MAX_PENDING_REMOVALS = 8;
 const REMOVAL_DELAY_MS = 50;
 
 /** The runner has others beside these. */
-const OWN_NAMES = ["slots", "files", "trees", "trash"];
+const OWN_NAMES = ["slots", "files", "trees", "kept", "trash"];
 /** Left by a start that was killed while it swept. */
 const SWEPT_NAME = "swept";
 
@@ -40,6 +41,8 @@ export class BuildDirectories {
   #dying = 0;
   #timer: NodeJS.Timeout | undefined;
   #emptied = Promise.resolve();
+  /** Directories on their way into the trash. */
+  readonly #leaving = new Set<Promise<void>>();
 
   private constructor(path: string, slots: number) {
     this.#path = path;
@@ -56,7 +59,10 @@ export class BuildDirectories {
     mkdirSync(path, { recursive: true, mode: 0o755 });
     sweep(path);
     for (const name of OWN_NAMES) mkdirSync(`${path}/${name}`, { recursive: true, mode: 0o755 });
-    for (let slot = 0; slot < slots; slot++) makeSlotDirectory(`${path}/slots/${slot}`, ownerOf(slot));
+    for (let slot = 0; slot < slots; slot++) {
+      makeSlotDirectory(`${path}/slots/${slot}`, ownerOf(slot));
+      mkdirSync(`${path}/kept/${slot}`, 0o700);
+    }
     const directories = new BuildDirectories(path, slots);
     directories.#remove(`${path}/trash/old`);
     return directories;
@@ -77,6 +83,10 @@ export class BuildDirectories {
     return `${this.#path}/trees`;
   }
 
+  keptPath(slot: number): string {
+    return `${this.#path}/kept/${slot}`;
+  }
+
   /** Names a fresh directory; the caller creates it (together with the input root, in one job). */
   next(slot: number): BuildDirectory {
     const path = `${this.#path}/slots/${slot}/${this.#nextDirectory++}`;
@@ -85,15 +95,31 @@ export class BuildDirectories {
 
   /** Takes the directory out of the slot at once; its removal goes on in the background. */
   async discard(directory: BuildDirectory): Promise<void> {
-    const trashPath = `${this.#path}/trash/${this.#nextDirectory++}`;
-    if (!existsSync(directory.path)) return;
-    renameSync(directory.path, trashPath);
-    this.#remove(trashPath);
+    this.discardPath(directory.path);
     if (this.#doomed.length + this.#dying > MAX_PENDING_REMOVALS * Math.max(1, this.#slots)) await this.#empty();
+  }
+
+  /** The same once nobody looks at it any more. Never rejects. */
+  discardAfter(isLookedAt: Promise<void>, directory: BuildDirectory): Promise<void> {
+    const left = isLookedAt
+      .then(() => this.discard(directory))
+      .catch(() => undefined) // safe: what stays in the slot is swept at the next start
+      .finally(() => this.#leaving.delete(left));
+    this.#leaving.add(left);
+    return left;
+  }
+
+  /** A file or directory of ours that need not be there. */
+  discardPath(path: string): void {
+    if (!existsSync(path)) return;
+    const trashPath = `${this.#path}/trash/${this.#nextDirectory++}`;
+    renameSync(path, trashPath);
+    this.#remove(trashPath);
   }
 
   /** Resolves when the trash is empty. */
   async settle(): Promise<void> {
+    await Promise.all(this.#leaving);
     while (this.#doomed.length > 0 || this.#dying > 0) await this.#empty();
   }
 

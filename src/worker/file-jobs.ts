@@ -2,6 +2,7 @@
 //
 // Inputs and outputs are plain data that structured cloning takes. Nothing here holds state between jobs.
 
+import type { DirectoryStamp } from "./directory-stamp.ts";
 import {
   errorCode,
   materialize,
@@ -10,11 +11,13 @@ import {
   type MaterializeJob,
   type NewFile,
 } from "./file-operations.ts";
+import { keepDirectories, type KeepJob, type KeptParts } from "./keep-job.ts";
 import { scanOutputs, type ScanJob, type ScanResult } from "./output-scan.ts";
 
 /** The jobs a file thread knows, by name: what goes in and what comes out. */
 export interface FileJobs {
-  materialize: { readonly input: MaterializeJob; readonly output: void };
+  materialize: { readonly input: MaterializeJob; readonly output: readonly DirectoryStamp[] };
+  keepDirectories: { readonly input: KeepJob; readonly output: KeptParts };
   writeFiles: { readonly input: readonly NewFile[]; readonly output: void };
   scanOutputs: { readonly input: ScanJob; readonly output: ScanResult };
   removeTrees: { readonly input: readonly string[]; readonly output: void };
@@ -34,6 +37,7 @@ type Handlers = { [Name in keyof FileJobs]: (input: FileJobs[Name]["input"]) => 
 
 const HANDLERS: Handlers = {
   materialize,
+  keepDirectories,
   writeFiles,
   scanOutputs,
   removeTrees,

@@ -14,6 +14,7 @@ import {
   lstatSync,
   mkdirSync,
   readdirSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -21,6 +22,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { stampOf, type DirectoryStamp, type EntryCheck } from "./directory-stamp.ts";
 
 export interface Owner {
   readonly uid: number;
@@ -48,6 +50,9 @@ export interface MaterializeJob {
   readonly directories: readonly string[];
   /** Those of them that are never given away. */
   readonly readOnlyDirectories: ReadonlySet<string>;
+  /** `movePaths[i]` is the directory that lay at `moveSources[i]`, with all that is in it. */
+  readonly movePaths: readonly string[];
+  readonly moveSources: readonly string[];
   /** `linkPaths[i]` becomes a hard link to `linkSources[i]`. */
   readonly linkPaths: readonly string[];
   readonly linkSources: readonly string[];
@@ -62,13 +67,16 @@ export interface MaterializeJob {
     readonly mtimeSeconds: number | undefined;
     readonly mode: number | undefined;
   }[];
+  /** Directories whose stamps are the answer, in order; `stampChecks[i]` says what of `stampPaths[i]` counts. */
+  readonly stampPaths: readonly string[];
+  readonly stampChecks: readonly EntryCheck[];
 }
 
 /**
  * Creates a part of an input root; large ones take several jobs, so that their bytes need not be in memory at once.
  * Throws what the system call throws; what was made until then is the caller's to remove.
  */
-export function materialize(job: MaterializeJob): void {
+export function materialize(job: MaterializeJob): DirectoryStamp[] {
   const { root, owner } = job;
   for (const path of job.ownDirectories) mkdirSync(path, 0o755);
   for (const path of job.directories) {
@@ -77,6 +85,7 @@ export function materialize(job: MaterializeJob): void {
     else if (!job.rootExists) makeDirectory(root, isKept ? undefined : owner);
     else if (isKept && owner !== undefined) chownSync(root, process.getuid!(), process.getgid!());
   }
+  for (let i = 0; i < job.movePaths.length; i++) renameSync(job.moveSources[i]!, `${root}/${job.movePaths[i]!}`);
   for (let i = 0; i < job.linkPaths.length; i++) linkOrCopy(job.linkSources[i]!, `${root}/${job.linkPaths[i]!}`);
   for (const file of job.files) {
     const path = `${root}/${file.path}`;
@@ -95,6 +104,7 @@ export function materialize(job: MaterializeJob): void {
     if (mode !== undefined) chmodSync(directory, mode);
     if (mtimeSeconds !== undefined) lutimesSync(directory, mtimeSeconds, mtimeSeconds);
   }
+  return job.stampPaths.map((path, index) => stampOf(`${root}/${path}`, job.stampChecks[index]!));
 }
 
 function makeDirectory(path: string, owner: Owner | undefined): void {

@@ -9,8 +9,9 @@ import { invalidArgument } from "../base/status.ts";
 import type { Digest } from "../digest/digest.ts";
 import type { BuildDirectory } from "./build-directories.ts";
 import type { DirectoryCache } from "./directory-cache.ts";
+import { markExtended, type LaidOutDirectory } from "./directory-layout.ts";
 import type { Owner } from "./file-operations.ts";
-import { planInputRoot } from "./input-plan.ts";
+import { planInputRoot, type DirectorySupply } from "./input-plan.ts";
 import { readInputTree, type InputTree } from "./input-tree.ts";
 import { materializePlan, type MaterializeSource } from "./materialize-plan.ts";
 import { pruneReadOnlySubtrees, type MountedSubtree } from "./read-only-subtrees.ts";
@@ -34,6 +35,8 @@ export interface InputRootRequest {
   readonly outputs: readonly (readonly string[])[];
   /** Directories that the sandbox needs beside those of the input root. */
   readonly mountPoints: readonly string[];
+  /** Directories that need not be made. */
+  readonly supply: DirectorySupply | undefined;
   /** Is called with digests before they are used; the caller unpins them after the action. */
   readonly pin: (digests: Iterable<Digest>) => void;
 }
@@ -43,6 +46,7 @@ export interface InputRoot {
   readonly tree: InputTree;
   /** To be mounted read-only; released by the caller after the action. */
   readonly mounts: readonly MountedSubtree[];
+  readonly layout: LaidOutDirectory;
 }
 
 /**
@@ -57,16 +61,24 @@ export async function materializeInputRoot(source: InputRootSource, request: Inp
     const readFrom = { store: source.store, cache: source.directoryCache };
     const tree = await readInputTree(pruned.rootDigest, readFrom, request.pin, pruned.directories);
     assertDirectory(tree, workingDirectory);
-    const plan = planInputRoot(tree, countContents(pruned.mounts));
+    const { supply } = request;
+    const plan = planInputRoot(tree, {
+      occurrences: countContents(pruned.mounts),
+      supply,
+      mayShareFiles: source.sharesFiles,
+    });
+    const outputParents = [...outputs.map((names) => names.slice(0, -1)), ...request.mountPoints.map((name) => [name])];
+    markExtended(plan.layout, outputParents);
     await materializePlan(plan, source, {
       root: directory.rootPath,
       ownDirectories: request.isMade ? [] : [directory.path],
       rootExists: request.isMade,
       owner,
       mayShareFiles: source.sharesFiles,
-      outputParents: [...outputs.map((names) => names.slice(0, -1)), ...request.mountPoints.map((name) => [name])],
+      outputParents,
+      isStamped: supply !== undefined,
     });
-    return { tree, mounts: pruned.mounts };
+    return { tree, mounts: pruned.mounts, layout: plan.layout };
   } catch (error) {
     for (const mount of pruned.mounts) mount.tree.release();
     throw error;

@@ -10,7 +10,9 @@ import { readBlobContent } from "./blob-content.ts";
 import type { FileCache } from "./file-cache.ts";
 import type { MaterializeJob, NewFile, Owner } from "./file-operations.ts";
 import type { FileThreads } from "./file-threads.ts";
-import { BASE_MTIME_SECONDS, type InputPlan, type PlannedFile } from "./input-plan.ts";
+import { MIN_KEPT_ENTRIES, type LaidOutDirectory } from "./directory-layout.ts";
+import { ENTRY_CHECKS } from "./directory-stamp.ts";
+import { BASE_MTIME_SECONDS, MAX_REPLICAS, type InputPlan, type PlannedFile } from "./input-plan.ts";
 
 export interface MaterializeOptions {
   readonly root: string;
@@ -22,6 +24,8 @@ export interface MaterializeOptions {
   /** Nobody who could change a file gets at the tree, or it belongs to another user. */
   readonly mayShareFiles: boolean;
   readonly outputParents: readonly (readonly string[])[];
+  /** What the directories look like in the end is noted in the plan's layout. */
+  readonly isStamped: boolean;
 }
 
 export interface MaterializeSource {
@@ -32,8 +36,6 @@ export interface MaterializeSource {
 
 /** Bytes of private files in memory at once. */
 const BATCH_BYTES = 16 * 1024 * 1024;
-/** More copies of one content than this in one root are private files: each would be an inode in the cache. */
-const MAX_REPLICAS = 8;
 
 /** Throws RESOURCE_EXHAUSTED when the disk is full; what was created by then is the caller's to remove. */
 export async function materializePlan(
@@ -100,6 +102,8 @@ async function createTree(
     rootExists: options.rootExists,
     directories: plan.directories,
     readOnlyDirectories: plan.readOnlyDirectories,
+    movePaths: plan.moves.map((move) => move.path),
+    moveSources: plan.moves.map((move) => move.from),
     linkPaths: links.paths,
     linkSources: links.sources,
     symlinkPaths: plan.symlinks.map((symlink) => symlink.path),
@@ -120,8 +124,30 @@ async function createTree(
   }
   const outputParents = options.outputParents.filter((names) => names.length > 0);
   const directoryProperties = [...plan.directoryProperties, ...closedDirectories(plan, options.owner)];
-  job = { ...job, files, outputParents, directoryProperties };
-  if (!isNothing(job)) await source.threads.run("materialize", job);
+  const stamped = options.isStamped ? unstamped(plan) : [];
+  const stampPaths = stamped.map(({ path }) => path);
+  // What is in a moved directory was looked at before.
+  const stampChecks = stamped.map(({ node }) => (node.stamp === undefined ? node.check : ENTRY_CHECKS.nothing));
+  job = { ...job, files, outputParents, directoryProperties, stampPaths, stampChecks };
+  if (isNothing(job)) return;
+  const stamps = await source.threads.run("materialize", job);
+  for (const [index, { node }] of stamped.entries()) {
+    const { stamp } = node;
+    node.stamp = stamp === undefined ? stamps[index] : { ...stamps[index]!, newestEntryMs: stamp.newestEntryMs };
+  }
+}
+
+/** The directories whose stamp is not known, with their paths: those that are made, and those that are moved. */
+function unstamped(plan: InputPlan): { readonly path: string; readonly node: LaidOutDirectory }[] {
+  const found: { path: string; node: LaidOutDirectory }[] = [];
+  const visit = (node: LaidOutDirectory, path: string): void => {
+    found.push({ path, node });
+    // Moving changes a directory, and nothing below it.
+    if (node.stamp !== undefined) return;
+    for (const child of node.children) visit(child, `${path}/${child.name}`);
+  };
+  for (const child of plan.layout.children) if (child.entryCount >= MIN_KEPT_ENTRIES) visit(child, child.name);
+  return found;
 }
 
 const EMPTY_JOB: Omit<MaterializeJob, "root" | "owner"> = {
@@ -129,6 +155,8 @@ const EMPTY_JOB: Omit<MaterializeJob, "root" | "owner"> = {
   rootExists: true,
   directories: [],
   readOnlyDirectories: new Set(),
+  movePaths: [],
+  moveSources: [],
   linkPaths: [],
   linkSources: [],
   files: [],
@@ -136,6 +164,8 @@ const EMPTY_JOB: Omit<MaterializeJob, "root" | "owner"> = {
   symlinkTargets: [],
   outputParents: [],
   directoryProperties: [],
+  stampPaths: [],
+  stampChecks: [],
 };
 
 /** Creates a root with nothing in it. */
@@ -149,8 +179,8 @@ export function emptyRootJob(
 
 /** An empty input root in a directory that was made ahead. */
 function isNothing(job: MaterializeJob): boolean {
-  const { directories, readOnlyDirectories, linkPaths, files, symlinkPaths, outputParents, directoryProperties } = job;
-  const work = [linkPaths, files, symlinkPaths, outputParents, directoryProperties];
+  const { directories, readOnlyDirectories, files, outputParents, directoryProperties } = job;
+  const work = [job.movePaths, job.linkPaths, files, job.symlinkPaths, outputParents, directoryProperties];
   const hasDirectories = directories.some((path) => path !== "") || readOnlyDirectories.size > 0;
   return job.rootExists && !hasDirectories && work.every(({ length }) => length === 0);
 }

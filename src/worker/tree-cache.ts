@@ -115,6 +115,7 @@ export class TreeCache {
         owner: undefined,
         mayShareFiles: true,
         outputParents: [],
+        isStamped: false,
       });
       const contents = new Map<string, number>();
       for (const file of plan.files) {

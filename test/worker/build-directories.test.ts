@@ -14,7 +14,7 @@ test("open() removes what a killed server left, and nothing that is not its own"
   writeFileSync(`${path}/slots/0/7/root/deep/file`, "left");
   chmodSync(`${path}/slots/0/7/root/deep`, 0o000);
   const directories = await BuildDirectories.open({ path, slots: 2, ownerOf: () => undefined });
-  expect(readdirSync(path).toSorted()).toEqual(["files", "runner", "slots", "trash", "trees"]);
+  expect(readdirSync(path).toSorted()).toEqual(["files", "kept", "runner", "slots", "trash", "trees"]);
   expect(readdirSync(`${path}/slots`)).toEqual(["0", "1"]);
   expect([...readdirSync(`${path}/slots/0`), ...readdirSync(`${path}/files`), ...readdirSync(`${path}/trees`)]).toEqual(
     [],

@@ -98,6 +98,8 @@ export class ExecutorFixture implements AsyncDisposable {
       limits: { maxLogBytes: 1 << 20 },
       maxOutputEntries: 2000,
       maxOutputBytes: 1 << 30,
+      maxKeptEntries: 20_000,
+      maxKeptBytes: 1 << 28,
       clock: systemClock,
       logger: silentLogger,
       metrics: this.metrics,

@@ -108,6 +108,10 @@ test("the 65,001st link of a file is a copy", async () => {
     symlinkTargets: [],
     outputParents: [],
     directoryProperties: [],
+    movePaths: [],
+    moveSources: [],
+    stampPaths: [],
+    stampChecks: [],
   });
   const last = lstatSync(`${root}/f${count - 1}`);
   const source = lstatSync(paths[0]!);

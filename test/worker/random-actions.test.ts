@@ -2,30 +2,12 @@
 //
 // The model knows nothing of links, caches, jobs or messages: paths to nodes, copied for every action.
 
-import {
-  chmodSync,
-  lstatSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { ActionResult, Directory, Tree } from "../../src/proto/remote_execution.ts";
-import type { TreeSpec } from "./action-builder.ts";
 import { ExecutorFixture } from "./executor-fixture.ts";
-
-type Node =
-  | { readonly kind: "file"; readonly content: string; readonly isExecutable: boolean }
-  | { readonly kind: "symlink"; readonly target: string }
-  | { readonly kind: "directory" };
-
-/** Every node by its path; "" is the root. */
-type Model = Map<string, Node>;
+import { grow, look, sorted, toSpec, type Model, type Node } from "./naive-tree.ts";
 
 const NAMES = ["a", "b", "c", "\u00e9", "-x", "long name"];
 
@@ -47,50 +29,6 @@ const node: fc.Arbitrary<Node> = fc.oneof(
 );
 const path = fc.array(fc.constantFrom(...NAMES), { minLength: 1, maxLength: 4 }).map((names) => names.join("/"));
 const nodes = fc.array(fc.tuple(path, node), { maxLength: 25 });
-
-/** Adds what fits: a node whose parents are directories or absent, and that replaces nothing. */
-function grow(model: Model, additions: readonly (readonly [string, Node])[]): Model {
-  for (const [where, what] of additions) {
-    const parents = where
-      .split("/")
-      .slice(0, -1)
-      .map((_, i, names) => names.slice(0, i + 1).join("/"));
-    if (model.has(where) || parents.some((parent) => (model.get(parent)?.kind ?? "directory") !== "directory"))
-      continue;
-    for (const parent of parents) model.set(parent, { kind: "directory" });
-    model.set(where, what);
-  }
-  return model;
-}
-
-function toSpec(model: Model, at = ""): TreeSpec {
-  const spec: Record<string, TreeSpec[string]> = {};
-  for (const [where, what] of model) {
-    const parent = where.includes("/") ? where.slice(0, where.lastIndexOf("/")) : "";
-    if (where === "" || parent !== at) continue;
-    const name = where.slice(where.lastIndexOf("/") + 1);
-    if (what.kind === "file") spec[name] = { content: what.content, isExecutable: what.isExecutable };
-    else if (what.kind === "symlink") spec[name] = { target: what.target };
-    else spec[name] = { entries: toSpec(model, where) };
-  }
-  return spec;
-}
-
-function look(root: string, at = "", found: Model = new Map([["", { kind: "directory" }]])): Model {
-  for (const name of readdirSync(`${root}/${at}`)) {
-    const where = at === "" ? name : `${at}/${name}`;
-    const stats = lstatSync(`${root}/${where}`);
-    if (stats.isSymbolicLink()) found.set(where, { kind: "symlink", target: readlinkSync(`${root}/${where}`) });
-    else if (stats.isFile()) {
-      const content = readFileSync(`${root}/${where}`, "utf8");
-      found.set(where, { kind: "file", content, isExecutable: (stats.mode & 0o100) !== 0 });
-    } else {
-      found.set(where, { kind: "directory" });
-      look(root, where, found);
-    }
-  }
-  return found;
-}
 
 function apply(root: string, before: Model, after: Model): void {
   const isKept = (where: string) => {
@@ -234,8 +172,4 @@ async function walk(directory: Directory, children: Map<string, Directory>, at: 
 async function hashOf(directory: Directory): Promise<string> {
   const { Directory: codec } = await import("../../src/proto/remote_execution.ts");
   return (await fixture.build.blob(codec.encode(directory))).hash;
-}
-
-function sorted(model: Model): [string, Node][] {
-  return [...model].toSorted(([a], [b]) => (a < b ? -1 : 1));
 }
