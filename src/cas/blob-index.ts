@@ -19,8 +19,7 @@ export const IndexFlag = {
   REUSED: 2,
   /** Last access is newer than what the key-value store knows. */
   TOUCHED: 4,
-  /** Not yet acknowledged by the key-value store: invisible to everybody but its writer. */
-  PENDING: 8,
+  // 0x70 is entry-groups.ts's.
 } as const;
 
 const FILL_LIMIT = 0.88;

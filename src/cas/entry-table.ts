@@ -2,43 +2,32 @@
 //
 // Invariant: an entry is in the index only when its record and its bytes are durable, and leaves the index before its
 // record leaves the disk. Entries are whole or absent to everybody, at every moment.
-// At start the records are scanned in slices; until that ends, a look-up that misses asks the key-value store.
+// At start the records are read in slices; a look-up that misses before that has ended reads the rest of them first.
 
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../telemetry/log.ts";
-import type { KeyValueOperation, KeyValueStore } from "../kv/key-value-store.ts";
+import type { KeyValueEntry, KeyValueStore } from "../kv/key-value-store.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
-import { wordsToHex, WORDS_PER_HASH } from "../digest/digest-batch.ts";
 import { AccessClock } from "./access-clock.ts";
 import { BlobIndex, IndexFlag } from "./blob-index.ts";
 import { MAX_40_BIT } from "./index-segment.ts";
 import { Invocations } from "./invocations.ts";
 import { currentLease, NO_LEASE } from "./lease-context.ts";
+import { ReadEntry, readGroup } from "./entry-groups.ts";
+import { EntryRecords, type NewEntry, type Placed } from "./entry-records.ts";
 import {
   checksumsKey,
   copyData,
   dataKey,
   decodeChecksums,
   decodeData,
-  decodeEntry,
-  decodeEntryKey,
-  decodeNumber,
   diskBytes,
   encodeChecksums,
-  encodeData,
-  encodeEntry,
-  encodeNumber,
-  ENTRY_TABLE,
-  entryKey,
-  NEXT_PLACE_KEY,
-  type EntryRecord,
+  GROUP_TABLE,
 } from "./records.ts";
 
-/** Places are handed out from a block that was set aside durably, so that no crash hands one out twice. */
-const PLACE_BLOCK = 2 ** 20;
 /** How long a slice of the scan at start may keep the event loop. */
-const SCAN_SLICE_MS = 4;
-const SCAN_CHECK_EVERY = 512;
+const LOAD_SLICE_MS = 4;
 
 export interface EntryTableOptions {
   readonly store: KeyValueStore;
@@ -68,13 +57,16 @@ export class EntryTable {
   readonly #logger: Logger;
   readonly accessClock: AccessClock;
   readonly invocations: Invocations;
-  #nextPlace = 0;
-  #placesEnd = 0;
-  #reservation: Promise<void> | undefined;
-  #loaded = false;
+  readonly #records: EntryRecords;
+  #state: "loading" | "loaded" | "unreadable" = "loading";
+  /** Why the records cannot be read to their end. */
+  #failure: unknown;
+  #unread: Iterator<KeyValueEntry> | undefined;
+  readonly #read = new ReadEntry();
+  readonly #damagedKeys: Uint8Array[] = [];
+  /** Of two entries with one name, which a crash may leave, the earlier one. */
+  readonly #replaced: Placed[] = [];
   #stopped = false;
-  /** Removed while the scan runs: its snapshot still shows them. */
-  readonly #removedWhileLoading = new Set<string>();
   #diskBytes = 0;
   #inlineDiskBytes = 0;
   #damagedRecords = 0;
@@ -90,8 +82,7 @@ export class EntryTable {
       renumber: (numbers) => this.index.renumberLeases(numbers),
       metrics: options.metrics,
     });
-    const stored = options.store.get(NEXT_PLACE_KEY);
-    this.#nextPlace = stored === undefined ? 1 : decodeNumber(stored);
+    this.#records = new EntryRecords(options.store);
   }
 
   /** What all entries take on disk. */
@@ -105,7 +96,7 @@ export class EntryTable {
   }
 
   get isLoaded(): boolean {
-    return this.#loaded;
+    return this.#state === "loaded";
   }
 
   get damagedRecords(): number {
@@ -115,8 +106,9 @@ export class EntryTable {
   /** The slot of the entry, with its segment in `index.at`, or -1. */
   find(kind: number, words: Uint32Array, offset: number): number {
     const slot = this.index.find(kind, words, offset);
-    if (slot >= 0 || this.#loaded) return slot;
-    return this.#findOnDisk(kind, words, offset);
+    if (slot >= 0 || this.#state !== "loading") return slot;
+    this.#readAll();
+    return this.index.find(kind, words, offset);
   }
 
   /** Notes that the entry in `slot` of `index.at` was asked for at `tick`, for the invocation with number `lease`. */
@@ -129,51 +121,24 @@ export class EntryTable {
   }
 
   /** Stores the bytes of a small entry; replaces an older one of the same name. */
-  async putInline(name: EntryName, data: Uint8Array): Promise<void> {
-    const place = this.#nextPlace < this.#placesEnd ? this.#nextPlace++ : await this.#reserveAndTakePlace();
-    const record = { flags: 0, access: this.accessClock.now(), sizeBytes: data.length, place };
-    const operations: KeyValueOperation[] = [
-      { type: "put", key: dataKey(place), value: encodeData(data) },
-      { type: "put", key: entryKey(name.kind, name.words, name.offset), value: encodeEntry(record) },
-    ];
-    const removal = this.#removalOfBytes(name);
-    if (removal.length > 0) operations.unshift(...removal);
-    await this.#store.write(operations);
-    this.#enter(name, record);
+  putInline(name: EntryName, data: Uint8Array): Promise<void> {
+    return this.putAllInline([{ name, data }]);
   }
 
   /** As putInline(), for several of different names in one step: all of them or none. */
-  async putAllInline(entries: readonly InlineEntry[]): Promise<void> {
-    const operations: KeyValueOperation[] = [];
-    const records: EntryRecord[] = [];
+  putAllInline(entries: readonly InlineEntry[]): Promise<void> {
     const access = this.accessClock.now();
-    for (const { name, data } of entries) {
-      const place = this.#nextPlace < this.#placesEnd ? this.#nextPlace++ : await this.#reserveAndTakePlace();
-      const record = { flags: 0, access, sizeBytes: data.length, place };
-      records.push(record);
-      operations.push({ type: "put", key: dataKey(place), value: encodeData(data) });
-      operations.push({
-        type: "put",
-        key: entryKey(name.kind, name.words, name.offset),
-        value: encodeEntry(record),
-      });
-    }
-    for (const { name } of entries) {
-      const removal = this.#removalOfBytes(name);
-      if (removal.length > 0) operations.push(...removal);
-    }
-    await this.#store.write(operations);
-    for (const [index, { name }] of entries.entries()) this.#enter(name, records[index] as EntryRecord);
+    return this.#put(
+      entries.map(({ name: { kind, words, offset }, data }) => {
+        return { kind, words, offset, access, sizeBytes: data.length, value: data, isFile: false };
+      }),
+    );
   }
 
   /** Stores the record of a file that is already durable under its name. */
-  async putFile(name: EntryName, sizeBytes: number, checksums: Uint32Array): Promise<void> {
-    const record = { flags: IndexFlag.FILE, access: this.accessClock.now(), sizeBytes, place: 0 };
-    await this.#store.write([
-      { type: "put", key: checksumsKey(name.kind, name.words, name.offset), value: encodeChecksums(checksums) },
-      { type: "put", key: entryKey(name.kind, name.words, name.offset), value: encodeEntry(record) },
-    ]);
-    this.#enter(name, record);
+  putFile({ kind, words, offset }: EntryName, sizeBytes: number, checksums: Uint32Array): Promise<void> {
+    const value = encodeChecksums(checksums);
+    return this.#put([{ kind, words, offset, access: this.accessClock.now(), sizeBytes, value, isFile: true }]);
   }
 
   /** The bytes of the small entry in `slot` of `index.at`, owned by the caller; undefined when they are damaged. */
@@ -198,40 +163,35 @@ export class EntryTable {
 
   /** Takes entries out of the index now and off the disk durably, in one commit. Names must be distinct. */
   remove(names: readonly EntryName[]): Promise<void> {
-    const operations: KeyValueOperation[] = [];
+    const removed = [];
     for (const name of names) {
-      operations.push(...this.#removalOfBytes(name));
-      operations.push({ type: "delete", key: entryKey(name.kind, name.words, name.offset) });
-      this.#leave(name);
+      const slot = this.find(name.kind, name.words, name.offset);
+      if (slot < 0) continue;
+      removed.push({ place: this.index.at.placeAt(slot), flags: this.index.at.flagsAt(slot), name });
+      this.#account(slot, -1);
+      this.index.remove(slot);
     }
-    return this.#store.write(operations);
+    return this.#records.remove(removed);
   }
 
   /** Reads all records into the index, in slices that let the event loop breathe. */
   async load(): Promise<void> {
-    const words = new Uint32Array(WORDS_PER_HASH);
-    const damaged: Uint8Array[] = [];
-    let sliceEndMs = performance.now() + SCAN_SLICE_MS;
-    let scanned = 0;
-    for (const { key, value } of this.#store.range(ENTRY_TABLE)) {
-      const kind = decodeEntryKey(key, words);
-      const record = decodeEntry(value);
-      if (kind === undefined || record === undefined) damaged.push(new Uint8Array(key));
-      else if (this.index.find(kind, words, 0) < 0 && !this.#wasRemoved(kind, words))
-        this.#insert(kind, words, 0, record);
-      if (++scanned % SCAN_CHECK_EVERY === 0 && performance.now() >= sliceEndMs) {
-        await new Promise((resolve) => setImmediate(resolve));
-        if (this.#stopped) return;
-        sliceEndMs = performance.now() + SCAN_SLICE_MS;
-      }
+    while (!this.#readFor(LOAD_SLICE_MS)) {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (this.#stopped) return this.#endReading();
     }
-    this.#loaded = true;
-    this.#removedWhileLoading.clear();
-    this.#damagedRecords = damaged.length;
-    if (damaged.length > 0) {
-      this.#logger.warn("removing damaged index records", { count: damaged.length });
-      await this.#store.write(damaged.map((key) => ({ type: "delete", key })));
+    if (this.#state === "unreadable") throw this.#failure;
+    this.#damagedRecords = this.#damagedKeys.length;
+    if (this.#damagedKeys.length > 0) {
+      this.#logger.warn("removing damaged index records", { count: this.#damagedKeys.length });
+      await this.#store.write(this.#damagedKeys.splice(0).map((key) => ({ type: "delete", key })));
     }
+    if (this.#replaced.length > 0) await this.#records.remove(this.#replaced.splice(0));
+  }
+
+  /** Resolves when nothing is being written. */
+  drain(): Promise<void> {
+    return this.#records.drain();
   }
 
   /** Ends a scan under way. */
@@ -239,46 +199,78 @@ export class EntryTable {
     this.#stopped = true;
   }
 
-  #findOnDisk(kind: number, words: Uint32Array, offset: number): number {
-    const value = this.#store.get(entryKey(kind, words, offset));
-    const record = value === undefined ? undefined : decodeEntry(value);
-    if (record === undefined || this.#wasRemoved(kind, words, offset)) return -1;
-    return this.#insert(kind, words, offset, record);
+  /** What is unread makes the event loop wait, 0.2 s for a million entries: nobody is told of an absence that is none. */
+  #readAll(): void {
+    this.#readFor(Number.POSITIVE_INFINITY);
   }
 
-  #enter(name: EntryName, record: EntryRecord): void {
-    if (!this.#loaded) this.#removedWhileLoading.delete(removedKey(name.kind, name.words, name.offset));
-    const known = this.index.find(name.kind, name.words, name.offset);
-    const slot = known < 0 ? this.#insert(name.kind, name.words, name.offset, record) : known;
-    if (known >= 0) {
-      this.#account(slot, -1);
-      this.#fill(slot, record);
+  /** False while there is more to read. */
+  #readFor(durationMs: number): boolean {
+    if (this.#state !== "loading") return true;
+    const endMs = performance.now() + durationMs;
+    const insert = () => this.#insertRead();
+    try {
+      this.#unread ??= this.#store.range(GROUP_TABLE)[Symbol.iterator]();
+      for (let next = this.#unread.next(); next.done !== true; next = this.#unread.next()) {
+        const { key, value } = next.value;
+        if (!readGroup(key, value, this.#read, insert)) this.#damagedKeys.push(new Uint8Array(key));
+        if (performance.now() >= endMs) return false;
+      }
+      this.#state = "loaded";
+    } catch (error) {
+      this.#failure = error;
+      this.#state = "unreadable";
     }
+    return true;
+  }
+
+  #endReading(): void {
+    this.#unread?.return?.();
+    this.#failure = new Error("stopped before the index was read");
+    this.#state = "unreadable";
+  }
+
+  #insertRead(): void {
+    const entry = this.#read;
+    this.#records.advanceBeyond(entry.place);
+    const known = this.index.find(entry.kind, entry.words, 0);
+    const slot = known < 0 ? this.index.insert(entry.kind, entry.words, 0) : known;
+    if (known >= 0) this.#replace(slot, this.#replaced);
+    this.#fill(slot, entry, entry);
+  }
+
+  async #put(entries: readonly NewEntry[]): Promise<void> {
+    // Places go on behind the last one, and what is replaced has to be known.
+    if (this.#state === "loading") this.#readAll();
+    const placed = await this.#records.add(entries);
+    const replaced: Placed[] = [];
+    for (const [index, entry] of entries.entries()) this.#enter(entry, placed[index] as Placed, replaced);
+    // What a crash leaves of them the next start removes.
+    if (replaced.length > 0) void this.#records.remove(replaced).catch(() => undefined);
+  }
+
+  #enter(entry: NewEntry, placed: Placed, replaced: Placed[]): void {
+    const { kind, words, offset } = entry;
+    const known = this.index.find(kind, words, offset);
+    const slot = known < 0 ? this.index.insert(kind, words, offset) : known;
+    if (known >= 0) this.#replace(slot, replaced);
+    this.#fill(slot, entry, placed);
     const lease = currentLease();
     if (lease !== NO_LEASE) this.#lease(slot, lease);
   }
 
-  #leave(name: EntryName): void {
-    if (!this.#loaded) this.#removedWhileLoading.add(removedKey(name.kind, name.words, name.offset));
-    const slot = this.index.find(name.kind, name.words, name.offset);
-    if (slot < 0) return;
+  #replace(slot: number, replaced: Placed[]): void {
+    replaced.push({ place: this.index.at.placeAt(slot), flags: this.index.at.flagsAt(slot) });
     this.#account(slot, -1);
-    this.index.remove(slot);
   }
 
-  #insert(kind: number, words: Uint32Array, offset: number, record: EntryRecord): number {
-    const slot = this.index.insert(kind, words, offset);
-    this.#fill(slot, record);
-    return slot;
-  }
-
-  #fill(slot: number, record: EntryRecord): void {
+  #fill(slot: number, { sizeBytes, access }: Pick<NewEntry, "sizeBytes" | "access">, { place, flags }: Placed): void {
     const segment = this.index.at;
-    if (record.sizeBytes > MAX_40_BIT || record.place > MAX_40_BIT) throw new RangeError("an entry's size or place");
-    segment.setSizeAndPlace(slot, record.sizeBytes, record.place);
-    segment.setFlags(slot, record.flags);
-    segment.setAccess(slot, record.access);
-    this.accessClock.advanceTo(record.access);
+    if (sizeBytes > MAX_40_BIT || place > MAX_40_BIT) throw new RangeError("an entry's size or place");
+    segment.setSizeAndPlace(slot, sizeBytes, place);
+    segment.setFlags(slot, flags);
+    segment.setAccess(slot, access);
+    this.accessClock.advanceTo(access);
     this.#account(slot, 1);
   }
 
@@ -300,35 +292,4 @@ export class EntryTable {
     this.invocations.move(NO_LEASE, segment.leaseAt(slot), bytes);
     if (!isFile) this.#inlineDiskBytes += bytes;
   }
-
-  /** Deletes the bytes that belong to the entry of this name now, if there is one. */
-  #removalOfBytes(name: EntryName): KeyValueOperation[] {
-    const slot = this.find(name.kind, name.words, name.offset);
-    if (slot < 0) return [];
-    if ((this.index.at.flagsAt(slot) & IndexFlag.FILE) !== 0) {
-      return [{ type: "delete", key: checksumsKey(name.kind, name.words, name.offset) }];
-    }
-    return [{ type: "delete", key: dataKey(this.index.at.placeAt(slot)) }];
-  }
-
-  /** Sets the next block aside, durably, before any place of it is used. */
-  async #reserveAndTakePlace(): Promise<number> {
-    while (this.#nextPlace >= this.#placesEnd) {
-      const end = this.#nextPlace + PLACE_BLOCK;
-      this.#reservation ??= this.#store
-        .write([{ type: "put", key: NEXT_PLACE_KEY, value: encodeNumber(end) }])
-        .then(() => void (this.#placesEnd = end))
-        .finally(() => (this.#reservation = undefined));
-      await this.#reservation;
-    }
-    return this.#nextPlace++;
-  }
-
-  #wasRemoved(kind: number, words: Uint32Array, offset = 0): boolean {
-    return this.#removedWhileLoading.size > 0 && this.#removedWhileLoading.has(removedKey(kind, words, offset));
-  }
-}
-
-function removedKey(kind: number, words: Uint32Array, offset: number): string {
-  return `${kind}:${wordsToHex(words, offset)}`;
 }

@@ -10,7 +10,9 @@ import { StatusError } from "../base/status.ts";
 import type { KeyValueOperation } from "../kv/key-value-store.ts";
 import { LmdbStore } from "../kv/lmdb-store.ts";
 import { IndexFlag } from "./blob-index.ts";
-import { dataKey, decodeChecksums, decodeEntry } from "./records.ts";
+import { ReadEntry, readGroup, withoutPlaces } from "./entry-groups.ts";
+import { decodeOldEntry } from "./entry-migration.ts";
+import { checksumsKey, dataKey, decodeChecksums, GROUP_TABLE } from "./records.ts";
 
 const OPERATIONS_PER_COMMIT = 2000;
 /** A record that nobody reads, in no table. */
@@ -53,10 +55,9 @@ async function walk(path: string, limitMs: number): Promise<number> {
   let count = 0;
   // The small tables first: they are read by every start, and the limit may end the walk in the large one.
   for (const [begin, end] of [
-    ["m", "n"],
-    ["n", "z"],
+    ["e", "z"],
     ["a", "d"],
-    ["d", "m"],
+    ["d", "e"],
   ] as const) {
     for (const _key of store.keys({ from: Buffer.from(begin), to: Buffer.from(end) })) {
       if (++count % REPORT_EVERY === 0 && performance.now() > endMs) return 0;
@@ -96,8 +97,10 @@ async function salvage(path: string, newPath: string, from: Uint8Array): Promise
 
 function isWhole(key: Uint8Array, value: Uint8Array): boolean {
   switch (key[0]) {
+    case 0x65:
+      return readGroup(key, value, new ReadEntry(), () => undefined);
     case 0x6d:
-      return key.length === 34 && decodeEntry(value) !== undefined;
+      return decodeOldEntry(key, value) !== undefined;
     case 0x64:
       return (
         key.length === 7 && value.length >= 4 && Buffer.from(value.buffer).readUInt32LE(0) === crc32(value.subarray(4))
@@ -116,17 +119,20 @@ function isWhole(key: Uint8Array, value: Uint8Array): boolean {
 /** An entry is kept only when its bytes or its checksums were. */
 async function dropEntriesWithoutBytes(store: LmdbStore): Promise<void> {
   const operations: KeyValueOperation[] = [];
-  for (const { key, value } of store.range({ from: Buffer.from("m"), to: Buffer.from("n") })) {
-    const record = decodeEntry(value);
-    if (record === undefined) continue;
-    const bytesKey = (record.flags & IndexFlag.FILE) === 0 ? dataKey(record.place) : checksumsKeyOf(key);
-    if (store.get(bytesKey) === undefined) operations.push({ type: "delete", key: new Uint8Array(key) });
+  const entry = new ReadEntry();
+  for (const borrowed of store.range(GROUP_TABLE)) {
+    const key = new Uint8Array(borrowed.key);
+    const value = new Uint8Array(borrowed.value);
+    const gone = new Set<number>();
+    readGroup(key, value, entry, () => {
+      const isFile = (entry.flags & IndexFlag.FILE) !== 0;
+      const bytesKey = isFile ? checksumsKey(entry.kind, entry.words, 0) : dataKey(entry.place);
+      if (store.get(bytesKey) === undefined) gone.add(entry.place);
+    });
+    if (gone.size === 0) continue;
+    const left = withoutPlaces(value, Buffer.from(key).readUIntBE(1, 6), gone);
+    if (left === undefined || left.length === 0) operations.push({ type: "delete", key });
+    else operations.push({ type: "put", key, value: left });
   }
   await store.write(operations);
-}
-
-function checksumsKeyOf(entryKey: Uint8Array): Uint8Array {
-  const key = new Uint8Array(entryKey);
-  key[0] = 0x63;
-  return key;
 }

@@ -154,7 +154,7 @@ async function salvage(damaged: string, path: string): Promise<number> {
 /** A key some way behind `hex`: the same table, the next of its 256 parts, or the next table. */
 function keyBehind(hex: string): string | undefined {
   const key = [...Buffer.from(hex, "hex")];
-  // Tables are a, c, d, m, n; hashes begin after a kind, places after zeros: three bytes split any of them.
+  // Tables are a, c, d, e; hashes begin after a kind, places after zeros: three bytes split any of them.
   while (key.length < 4) key.push(0);
   const part = key.slice(0, 4);
   for (let at = 3; at >= 0; at--) {

@@ -1,87 +1,42 @@
 // The records of the index in the key-value store: their keys, their bytes, and the room they take on disk.
 //
-//   'm' kind hash(32)   entry     u8 version 1, u8 flags, u32 access, u48 size, u48 place, u32 CRC-32 of those 18 bytes
+//   'e' first(6, BE)    entries   of many blobs and values, see entry-groups.ts
 //   'd' place(6, BE)    bytes     u32 CRC-32 of what follows, then the bytes of a small blob or value
 //   'c' kind hash(32)   checksums u32 CRC-32 per MiB of a file, then u32 CRC-32 of those
 //   'a' number(6, BE)   accesses  of many entries, see access-log.ts
 //   's'                 u48: entries last asked for before this access time were on the disk when it was written
 //   'n'                 u48: places below it may be in use
 //
-// Numbers are little-endian unless they are part of a key. Entries are small and keyed by hash, so that a start scans
-// only them; bytes are keyed by an ascending number, so that a commit appends pages instead of touching random ones.
+// Numbers are little-endian unless they are part of a key. Entries are apart from bytes, so that a start reads only them;
+// both are keyed by an ascending number, so that a commit appends pages instead of touching random ones.
 // See docs/formats/data-directory.md.
 
 import { crc32 } from "node:zlib";
 import { WORDS_PER_HASH } from "../digest/digest-batch.ts";
 import type { BorrowedValue } from "../kv/key-value-store.ts";
 
-const ENTRY_VERSION = 1;
-const ENTRY_BYTES = 22;
-const ENTRY_CHECKED_BYTES = 18;
-
-export const ENTRY_TABLE = table("m");
+export const GROUP_TABLE = table("e");
 export const ACCESS_TABLE = table("a");
 export const NEXT_PLACE_KEY = Uint8Array.from([0x6e]);
 export const SYNC_MARK_KEY = Uint8Array.from([0x73]);
-
-export interface EntryRecord {
-  readonly flags: number;
-  readonly access: number;
-  readonly sizeBytes: number;
-  readonly place: number;
-}
-
-export function entryKey(kind: number, words: Uint32Array, offset: number): Uint8Array {
-  return hashKey(0x6d, kind, words, offset);
-}
 
 export function checksumsKey(kind: number, words: Uint32Array, offset: number): Uint8Array {
   return hashKey(0x63, kind, words, offset);
 }
 
 export function dataKey(place: number): Uint8Array {
-  const key = Buffer.allocUnsafe(7);
-  key[0] = 0x64;
-  key.writeUIntBE(place, 1, 6);
-  return key;
+  return placeKey(0x64, place);
 }
 
 export function accessKey(number: number): Uint8Array {
+  return placeKey(0x61, number);
+}
+
+export function placeKey(first: number, place: number): Uint8Array {
   const key = Buffer.allocUnsafe(7);
-  key[0] = 0x61;
-  key.writeUIntBE(number, 1, 6);
+  key[0] = first;
+  key.writeUIntBE(place, 1, 6);
   return key;
-}
-
-/** Kind of an entry key; its hash goes to the 8 words of `words`. */
-export function decodeEntryKey(key: Uint8Array, words: Uint32Array): number | undefined {
-  if (key.length !== 34) return undefined;
-  // Byte by byte: a DataView for each of a million keys costs a second of the start.
-  for (let word = 0, at = 2; word < WORDS_PER_HASH; word++, at += 4) words[word] = bigEndian(key, at);
-  return key[1];
-}
-
-export function encodeEntry(record: EntryRecord): Uint8Array {
-  const value = Buffer.allocUnsafe(ENTRY_BYTES);
-  value[0] = ENTRY_VERSION;
-  value[1] = record.flags;
-  value.writeUInt32LE(record.access, 2);
-  value.writeUIntLE(record.sizeBytes, 6, 6);
-  value.writeUIntLE(record.place, 12, 6);
-  value.writeUInt32LE(crc32(value.subarray(0, ENTRY_CHECKED_BYTES)), ENTRY_CHECKED_BYTES);
-  return value;
-}
-
-/** Undefined when the record is damaged. */
-export function decodeEntry(value: Uint8Array): EntryRecord | undefined {
-  if (value.length !== ENTRY_BYTES || value[0] !== ENTRY_VERSION) return undefined;
-  if (littleEndian(value, ENTRY_CHECKED_BYTES) !== crc32(value.subarray(0, ENTRY_CHECKED_BYTES))) return undefined;
-  return {
-    flags: value[1] as number,
-    access: littleEndian(value, 2),
-    sizeBytes: littleEndian48(value, 6),
-    place: littleEndian48(value, 12),
-  };
 }
 
 /** A copy of `data` behind its checksum. */
@@ -133,14 +88,16 @@ export function decodeNumber(value: Uint8Array): number {
 }
 
 const PAGE_BYTES = 4096;
-/** Entry key, record and LMDB's node, at pages two thirds full. */
-const ENTRY_DISK_BYTES = 110;
+/** In its group: 45 to 66 bytes with LMDB's node and page, more where others of the group have gone. */
+const ENTRY_DISK_BYTES = 70;
+/** Key, checksum of one MiB and LMDB's node, at pages two thirds full. */
+const CHECKSUMS_DISK_BYTES = 90;
 /** LMDB puts larger values on pages of their own. */
 const LARGEST_SHARED_VALUE_BYTES = 2020;
 
 /** What an entry takes on disk, in whole pages where it has pages of its own. */
 export function diskBytes(sizeBytes: number, isFile: boolean): number {
-  if (isFile) return ENTRY_DISK_BYTES * 2 + roundUp(sizeBytes) + Math.ceil(sizeBytes / 2 ** 18);
+  if (isFile) return ENTRY_DISK_BYTES + CHECKSUMS_DISK_BYTES + roundUp(sizeBytes) + Math.ceil(sizeBytes / 2 ** 18);
   if (sizeBytes > LARGEST_SHARED_VALUE_BYTES) return ENTRY_DISK_BYTES + roundUp(sizeBytes + 20);
   return ENTRY_DISK_BYTES + sizeBytes + 24;
 }
@@ -149,17 +106,17 @@ function roundUp(bytes: number): number {
   return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
 }
 
-function bigEndian(bytes: Uint8Array, at: number): number {
+export function bigEndian(bytes: Uint8Array, at: number): number {
   const high = (bytes[at] as number) * 2 ** 24;
   return high + (((bytes[at + 1] as number) << 16) | ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number));
 }
 
-function littleEndian(bytes: Uint8Array, at: number): number {
+export function littleEndian(bytes: Uint8Array, at: number): number {
   const low = (bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16);
   return low + (bytes[at + 3] as number) * 2 ** 24;
 }
 
-function littleEndian48(bytes: Uint8Array, at: number): number {
+export function littleEndian48(bytes: Uint8Array, at: number): number {
   return littleEndian(bytes, at) + ((bytes[at + 4] as number) | ((bytes[at + 5] as number) << 8)) * 2 ** 32;
 }
 

@@ -8,7 +8,13 @@ import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Clock } from "../base/clock.ts";
 import { Code, StatusError } from "../base/status.ts";
-import type { BorrowedValue, KeyValueEntry, KeyValueOperation, KeyValueStore } from "../kv/key-value-store.ts";
+import {
+  makesRoom,
+  type BorrowedValue,
+  type KeyValueEntry,
+  type KeyValueOperation,
+  type KeyValueStore,
+} from "../kv/key-value-store.ts";
 import type { Logger } from "../telemetry/log.ts";
 
 /** Room for some thousand evictions; on a small disk a part of it. */
@@ -52,7 +58,7 @@ export class ReservedStore implements KeyValueStore {
 
   write(operations: readonly KeyValueOperation[]): Promise<void> {
     const written = this.#inner.write(operations);
-    if (!operations.every(({ type }) => type === "delete")) return written;
+    if (!makesRoom(operations)) return written;
     return written.catch(async (error: unknown) => {
       if (!(error instanceof StatusError) || error.code !== Code.RESOURCE_EXHAUSTED) throw error;
       await this.#giveUp();

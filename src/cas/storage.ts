@@ -17,6 +17,7 @@ import type { BlobStore } from "./blob-store.ts";
 import { Chunking } from "./chunking.ts";
 import { checkDataVersion } from "./data-version.ts";
 import { adoptFiles, isAdoptionPending, requestAdoption } from "./file-adoption.ts";
+import { migrateEntries } from "./entry-migration.ts";
 import { FileStore, type Durability } from "./file-store.ts";
 import { markCleanStop, markServing, openIndex, SERVING_AFTER_MS } from "./index-recovery.ts";
 import { shrinkIndex } from "./index-shrinking.ts";
@@ -157,6 +158,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const reserved = new ReservedStore({ inner: lmdb, path: join(dataDir, "reserve"), clock, logger });
   const store = options.durability === "lazy" ? new LazyStore({ inner: reserved, beforeCommit, logger }) : reserved;
   if (isRebuilt) await requestAdoption(store);
+  await migrateEntries(reserved, logger);
   await syncDirectory(dataDir); // the index file's name, before anything in it is acknowledged
   const ingest = new IngestPool(options.threads === undefined ? {} : { threads: options.threads });
   const guard = new SpaceGuard({ directory: dataDir, clock });
@@ -210,6 +212,7 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
     await Promise.all([swept, scrubber.close()]);
     await blobs.close();
     await accessLog.close();
+    await core.table.drain();
     await files.close();
     await store.close();
     await ingest.close();

@@ -28,10 +28,21 @@ export interface BorrowedValue {
 }
 
 export type KeyValueOperation =
-  | { readonly type: "put"; readonly key: Uint8Array; readonly value: Uint8Array }
+  | {
+      readonly type: "put";
+      readonly key: Uint8Array;
+      readonly value: Uint8Array;
+      /** The value is a part of the one it replaces: where room is short, this is as good as a delete. */
+      readonly isSmaller?: true;
+    }
   | { readonly type: "delete"; readonly key: Uint8Array };
 
 export interface KeyValueEntry {
   readonly key: Uint8Array;
   readonly value: Uint8Array;
+}
+
+/** True for writes that make room, if little: a full disk must let them pass. */
+export function makesRoom(operations: readonly KeyValueOperation[]): boolean {
+  return operations.every((operation) => operation.type === "delete" || operation.isSmaller === true);
 }

@@ -6,7 +6,13 @@
 
 import type { Logger } from "../telemetry/log.ts";
 import { assertKey } from "./key-check.ts";
-import type { BorrowedValue, KeyValueEntry, KeyValueOperation, KeyValueStore } from "./key-value-store.ts";
+import {
+  makesRoom,
+  type BorrowedValue,
+  type KeyValueEntry,
+  type KeyValueOperation,
+  type KeyValueStore,
+} from "./key-value-store.ts";
 
 /** What waits in memory; a disk that is slower than its writers makes them wait from here on. */
 const MAX_WAITING_BYTES = 32 * 1024 * 1024;
@@ -28,6 +34,7 @@ interface Waiting {
   operations: readonly KeyValueOperation[];
   readonly latest: ReadonlyMap<string, Latest>;
   readonly bytes: number;
+  readonly makesRoom: boolean;
 }
 
 export class LazyStore implements KeyValueStore {
@@ -66,7 +73,7 @@ export class LazyStore implements KeyValueStore {
     for (const operation of operations) assertKey(operation.key);
     if (operations.length === 0) return;
     if (this.#isClosing) return this.#options.inner.write(operations); // says that it is closed
-    const isDelete = operations.every(({ type }) => type === "delete");
+    const isDelete = makesRoom(operations);
     while (!isDelete && this.#waitingBytes > MAX_WAITING_BYTES && this.#failure === undefined) await this.#turn.promise;
     if (!isDelete && this.#failure !== undefined) throw this.#failure;
     const waiting = this.#accept(operations);
@@ -107,10 +114,12 @@ export class LazyStore implements KeyValueStore {
       const value = operation.type === "put" ? new Uint8Array(operation.value) : undefined;
       bytes += key.length + (value?.length ?? 0);
       latest.set(toText(key), { value });
-      return value === undefined ? { type: "delete", key } : { type: "put", key, value };
+      return operation.type === "delete" || value === undefined
+        ? { type: "delete", key }
+        : { ...operation, key, value };
     });
     for (const [key, entry] of latest) this.#overlay.set(key, entry);
-    const waiting = { operations: copies, latest, bytes };
+    const waiting = { operations: copies, latest, bytes, makesRoom: makesRoom(operations) };
     this.#waiting.push(waiting);
     this.#waitingBytes += bytes;
     return waiting;
@@ -141,13 +150,20 @@ export class LazyStore implements KeyValueStore {
 
   /** Deletes do not wait behind puts that find no room: they make it. */
   async #deleteAhead(group: readonly Waiting[]): Promise<void> {
-    // What a later write replaces need not be written before it: else a delete of what waits would wait for room as well.
+    // A part of a value that itself waits must not come before what was written with that value.
+    const waitingKeys = new Set<string>();
+    const deletes: Waiting[] = [];
+    for (const waiting of group) {
+      if (waiting.makesRoom && !waiting.operations.some((operation) => isPartOf(operation, waitingKeys))) {
+        deletes.push(waiting);
+      } else for (const key of waiting.latest.keys()) waitingKeys.add(key);
+    }
+    // What a delete replaces need not be written before it: else a delete of what waits would wait for room as well.
     const replaced = new Set<string>();
     for (const waiting of group.toReversed()) {
       waiting.operations = waiting.operations.filter(({ key }) => !replaced.has(toText(key)));
       for (const key of waiting.latest.keys()) replaced.add(key);
     }
-    const deletes = group.filter(({ latest }) => [...latest.values()].every(({ value }) => value === undefined));
     if (deletes.length === 0) return;
     try {
       await this.#options.inner.write(deletes.flatMap(({ operations }) => operations));
@@ -175,6 +191,10 @@ export class LazyStore implements KeyValueStore {
       };
     });
   }
+}
+
+function isPartOf(operation: KeyValueOperation, keys: ReadonlySet<string>): boolean {
+  return operation.type === "put" && keys.has(toText(operation.key));
 }
 
 function* entryOf(entry: readonly [string, Latest] | undefined): Iterable<KeyValueEntry> {

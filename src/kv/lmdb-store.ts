@@ -345,7 +345,7 @@ function roomFor(group: readonly PendingWrite[], diskBytes: number): number {
   for (const { operations } of group) {
     for (const operation of operations) {
       count++;
-      if (operation.type === "delete") continue;
+      if (operation.type === "delete" || operation.isSmaller === true) continue;
       puts++;
       bytes += operation.value.length;
     }
