@@ -180,7 +180,7 @@ async function receiveInto(
       keep = true;
       if (sequence.isFinished) break;
       const event = await reader.next();
-      if (event === undefined) return lease.upload.writtenBytes;
+      if (event === undefined) return keptBytes(name, lease);
       if (!(event instanceof Uint8Array)) {
         if (event === "superseded") throw superseded(name);
         keep = false;
@@ -203,6 +203,19 @@ async function receiveInto(
     if (keep) await lease.keep();
     else await lease.drop();
   }
+}
+
+/**
+ * The answer to a call that ended without finish_write. A client that sent everything would read its full size as
+ * "stored", and some never look (the gRPC proxy of bazel-remote): it must hear that nothing is.
+ */
+function keptBytes(name: WriteName, { upload }: UploadLease): number {
+  const { sizeBytes } = name.digest;
+  if (upload.writtenBytes < sizeBytes) return upload.writtenBytes;
+  throw invalidArgument(
+    `Cannot store blob "${formatDigest(name.digest)}": all ${sizeBytes} bytes arrived, but no message had finish_write; ` +
+      "they are kept for now: set finish_write in the last message, or send one more with it",
+  );
 }
 
 /**

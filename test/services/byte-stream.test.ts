@@ -307,6 +307,29 @@ describe("resuming a write", () => {
     expect(partialUploads.idleCount).toBe(0);
   });
 
+  // Its full size would mean "stored".
+  for (const { encoding, sent } of [
+    { encoding: undefined, sent: data },
+    { encoding: ZSTD, sent: zstdCompressSync(data) },
+  ]) {
+    test(`all of it without finish_write is refused and kept, ${encoding === undefined ? "plain" : "zstd"}`, async () => {
+      const name = uploadName(digest, encoding);
+      await expect(write({ resourceName: name, data: sent })).rejects.toMatchObject({
+        code: Code.INVALID_ARGUMENT,
+        message: expect.stringMatching(/300000 bytes.*finish_write/),
+      });
+      expect(blobs.has(digest)).toBe(false);
+      expect(await client.unary(QueryWriteStatus, { resourceName: name })).toEqual({
+        committedSize: 300_000,
+        complete: false,
+      });
+      if (encoding === undefined) {
+        expect(await write({ resourceName: name, writeOffset: 300_000, finishWrite: true })).toBe(300_000);
+        expect(blobs.has(digest)).toBe(true);
+      }
+    });
+  }
+
   test("a cancelled call leaves what it sent", async () => {
     const { call, done } = client.open(Write);
     call.send(WriteRequest.encode({ resourceName, data: data.subarray(0, 70_000) }));
