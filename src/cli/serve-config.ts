@@ -52,6 +52,7 @@ export function readServeArguments(args: readonly string[], environment: Environ
       logFormat: values.logFormat[0] ?? "text",
       drainTimeoutMs: values.drainTimeoutMs[0] ?? 30_000,
       maxConnectionAgeMs: values.maxConnectionAgeMs[0] ?? 0,
+      maxConnectionsPerAddress: values.maxConnectionsPerAddress[0],
       httpOpaquePrefixes: values.httpOpaquePrefixes.length > 0 ? values.httpOpaquePrefixes : ["/opaque"],
       maxLogBytes: values.maxLogBytes[0] ?? 64 * MIB,
       ...resolveTimeouts(values),

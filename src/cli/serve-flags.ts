@@ -19,6 +19,8 @@ const DURATION = "a duration such as 30s, 5m, 24h or 250ms";
 /** As many as one machine could want; above it a typing error is more likely than a wish. */
 const MAX_SLOTS = 1024;
 const MAX_QUEUE_DEPTH = 10_000_000;
+/** More than a process has descriptors. */
+const MAX_CONNECTIONS = 10_000_000;
 
 export const SERVE_FLAGS = {
   listen: flag({
@@ -191,6 +193,14 @@ export const SERVE_FLAGS = {
     accepts: DURATION,
     parse: parseDurationMs,
   }),
+  maxConnectionsPerAddress: flag({
+    name: "max-per-address",
+    placeholder: "N",
+    help: "Connections of one client address (by default not of this machine); 0: any",
+    defaultText: "512",
+    accepts: `a whole number from 0 to ${MAX_CONNECTIONS}`,
+    parse: (text) => parseWholeNumber(text, MAX_CONNECTIONS),
+  }),
   drainTimeoutMs: flag({
     name: "drain-timeout",
     placeholder: "TIME",
@@ -203,7 +213,7 @@ export const SERVE_FLAGS = {
     name: "http-opaque",
     placeholder: "PREFIX",
     repeatable: true,
-    help: "HTTP path below which any key and value may be stored (ccache, sccache, Gradle)",
+    help: "HTTP path for keys and values of any kind: ccache, sccache, Gradle",
     defaultText: "/opaque",
     accepts: "an absolute path such as /opaque, without /cas, /ac, /status and /metrics",
     parse: parseOpaquePrefix,
@@ -250,7 +260,7 @@ export const SERVE_FLAGS = {
   installBubblewrap: flag({
     name: "install-bubblewrap",
     placeholder: undefined,
-    help: "As root on Debian or Ubuntu: install bubblewrap when it is missing (npm start does)",
+    help: "As root on Debian or Ubuntu: install a missing bubblewrap (npm start does)",
     accepts: "true or false",
     parse: parseSwitch,
   }),

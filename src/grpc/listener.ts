@@ -14,8 +14,8 @@ const BACKLOG = 4096;
 const KEEP_ALIVE_DELAY_MS = 60_000;
 
 /**
- * L-16: connections of one listening socket; more are closed at once. Not per address: one NAT may stand before a whole
- * company, and one proxy before everybody (C-32). An idle connection costs about 12 KiB, so this many cost 200 MiB.
+ * L-16: connections of one listening socket; more are closed at once. What one address may have of them is
+ * address-limits.ts. An idle connection costs about 12 KiB, so this many cost 200 MiB.
  */
 const MAX_CONNECTIONS = 16_384;
 

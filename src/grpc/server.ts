@@ -25,6 +25,8 @@ export interface TransportOptions {
   readonly tls?: TlsOptions;
   /** After about this long (10 % more or less) a connection is asked to end; 0 or absent: never. */
   readonly maxConnectionAgeMs?: number;
+  /** Connections of one client address; 0: any number. Absent: 512, and any number from this machine itself. */
+  readonly maxConnectionsPerAddress?: number | undefined;
 }
 
 export interface TlsOptions {

@@ -13,6 +13,7 @@ import { CLIENT_PREFACE, mayBeHttp1 } from "../http2/preface.ts";
 import { canShareReadBuffer, withSharedReadBuffer } from "../http2/read-buffer-socket.ts";
 import type { ConnectionFacts } from "../http2/request-stream.ts";
 import type { Counter } from "../telemetry/metrics.ts";
+import { AddressLimits } from "./address-limits.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import { Http1Handoff } from "./http1-handoff.ts";
 import { Listener, peerName } from "./listener.ts";
@@ -40,8 +41,10 @@ class Transport implements ServerTransport {
   readonly #listener: Listener;
   readonly #http1: Http1Handoff;
   readonly #limits: LimitCounters;
+  readonly #addresses: AddressLimits;
   readonly #accepted: Counter;
-  readonly #sockets = new Set<Socket>();
+  /** With the address that each counts for. */
+  readonly #sockets = new Map<Socket, string | undefined>();
   /** Sockets whose protocol is not known yet. */
   readonly #undecided = new Set<Socket>();
   readonly #drivers = new Set<ConnectionDriver>();
@@ -57,6 +60,7 @@ class Transport implements ServerTransport {
     this.#dispatcher = new Dispatcher(new MethodTable(options), options.logger);
     this.#http1 = new Http1Handoff(options.http1);
     this.#limits = new LimitCounters(options.metrics);
+    this.#addresses = new AddressLimits({ maxConnections: options.maxConnectionsPerAddress });
     this.#listener = new Listener(
       (socket) => this.#accept(socket),
       () => this.#limits.count("connections"),
@@ -101,7 +105,7 @@ class Transport implements ServerTransport {
       if (this.#sockets.size === 0) resolve();
     });
     const destroyAll = (): void => {
-      for (const socket of this.#sockets) socket.destroy();
+      for (const socket of this.#sockets.keys()) socket.destroy();
     };
     if (signal.aborted) destroyAll();
     else signal.addEventListener("abort", destroyAll, { once: true });
@@ -120,15 +124,35 @@ class Transport implements ServerTransport {
   #tick(): void {
     const nowMs = performance.now();
     for (const driver of this.#drivers) driver.tick(nowMs);
+    this.#addresses.tick(nowMs);
   }
 
   #accept(socket: Socket): void {
     this.#accepted.value++;
-    this.#track(socket);
+    const { remoteAddress } = socket;
+    if (!this.#mayEnter(remoteAddress)) {
+      // As the kernel's own limits do: at once, and without a word that would cost us something.
+      socket.on("error", () => undefined);
+      socket.destroy();
+      return;
+    }
+    this.#track(socket, remoteAddress);
     this.#undecided.add(socket);
     socket.on("error", () => socket.destroy());
     if (this.#tls !== undefined) this.#tls.accept(socket);
     else sniffFirstOctets(socket, (protocol, octets) => this.#onClearOctets(socket, protocol, octets));
+  }
+
+  /** L-16. An address that may is counted until its socket, or the one that takes over its handle, is closed. */
+  #mayEnter(remoteAddress: string | undefined): boolean {
+    const nowMs = performance.now();
+    if (this.#tls !== undefined && !this.#addresses.handshake(remoteAddress, nowMs)) {
+      this.#limits.count("tls_handshakes");
+      return false;
+    }
+    if (this.#addresses.open(remoteAddress, nowMs)) return true;
+    this.#limits.count("address_connections");
+    return false;
   }
 
   #onClearOctets(socket: Socket, protocol: "http2" | "http1", octets: Buffer): void {
@@ -139,8 +163,8 @@ class Transport implements ServerTransport {
     if (!this.#shareReadBuffer) return this.#startReadingEvents(socket, facts, first);
     // Nothing is read before the resume below, so the driver is there when the callback runs.
     const moved = withSharedReadBuffer(socket, (read, count) => driver.onRead(read, count));
-    this.#track(moved);
-    this.#untrack(socket);
+    this.#track(moved, this.#sockets.get(socket));
+    this.#sockets.delete(socket);
     const driver = this.#drive(moved, facts);
     driver.onRead(first, first.length);
     moved.resume();
@@ -168,12 +192,13 @@ class Transport implements ServerTransport {
     return { id: this.#nextConnectionId++, peer: peerName(socket), clientCertificate };
   }
 
-  #track(socket: Socket): void {
-    this.#sockets.add(socket);
+  #track(socket: Socket, address: string | undefined): void {
+    this.#sockets.set(socket, address);
     socket.once("close", () => this.#untrack(socket));
   }
 
   #untrack(socket: Socket): void {
+    this.#addresses.close(this.#sockets.get(socket));
     this.#sockets.delete(socket);
     this.#undecided.delete(socket);
     if (this.#sockets.size === 0) this.#onAllClosed?.();

@@ -181,7 +181,7 @@ export class ConnectionStreams implements StreamHost, SenderHost {
   onRstStream(streamId: number): void {
     const stream = this.#streams.get(streamId);
     if (stream === undefined) {
-      if (streamId > this.lastId) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream");
+      if (this.#isIdle(streamId)) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream");
       return;
     }
     this.#abort(stream, StreamEnd.ENDED);
@@ -201,7 +201,7 @@ export class ConnectionStreams implements StreamHost, SenderHost {
     }
     const stream = this.#streams.get(streamId);
     if (stream === undefined) {
-      if (streamId > this.lastId)
+      if (this.#isIdle(streamId))
         throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream");
       return;
     }
@@ -273,7 +273,7 @@ export class ConnectionStreams implements StreamHost, SenderHost {
   check(watch: ConnectionWatch): void {
     const lends = this.windows.isScarce;
     for (const stream of this.#streams.values()) {
-      if (lends) this.windows.lend(stream, this.nowMs);
+      if (lends && this.windows.lend(stream, this.nowMs)) this.#options.limits.count("lent_streams");
       if (watch.isStuck(stream, this.nowMs)) {
         this.#options.limits.count("stuck_streams");
         this.reset(stream, ErrorCode.CANCEL);
@@ -330,9 +330,14 @@ export class ConnectionStreams implements StreamHost, SenderHost {
     else throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "HEADERS with a stream id below the last one");
   }
 
+  /** F-26: not opened yet, or for the server to open, which we never do. */
+  #isIdle(streamId: number): boolean {
+    return streamId > this.lastId || (streamId & 1) === 0;
+  }
+
   /** F-23, F-24, F-26. */
   #onDataOfClosed(streamId: number): void {
-    if (streamId > this.lastId) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "DATA on an idle stream");
+    if (this.#isIdle(streamId)) throw new ConnectionError(ErrorCode.PROTOCOL_ERROR, "DATA on an idle stream");
     if (this.#closed.find(streamId) !== StreamEnd.RESET_BY_US) this.#resetId(streamId, ErrorCode.STREAM_CLOSED);
   }
 

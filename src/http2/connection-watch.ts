@@ -25,7 +25,8 @@ export interface AgeLimit {
   readonly graceMs: number;
 }
 
-export type WatchResult = "ping" | "goaway" | "idle" | "age" | "destroy" | ConnectionError | undefined;
+/** `overdue`: the grace after `age` is over; `silent`: the peer has gone, as far as we can tell. */
+export type WatchResult = "ping" | "goaway" | "idle" | "age" | "overdue" | "silent" | ConnectionError | undefined;
 
 export class ConnectionWatch {
   /** The client has sent GOAWAY: it opens nothing more. */
@@ -107,11 +108,11 @@ export class ConnectionWatch {
         this.#aged = true;
         return "age";
       }
-      if (this.#aged && nowMs - this.#drainingSinceMs > this.#age.graceMs) return "destroy";
+      if (this.#aged && nowMs - this.#drainingSinceMs > this.#age.graceMs) return "overdue";
     }
     const silentMs = nowMs - this.#lastOctetsMs;
     if (silentMs > KEEPALIVE_MS && this.#pingSentMs !== 0 && nowMs - this.#pingSentMs > KEEPALIVE_TIMEOUT_MS)
-      return "destroy";
+      return "silent";
     if (silentMs > KEEPALIVE_MS && this.#pingSentMs === 0) return "ping";
     if (liveStreams > 0) this.#idleSinceMs = nowMs;
     else if (nowMs - this.#idleSinceMs > IDLE_MS && !this.isDraining) return "idle";

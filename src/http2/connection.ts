@@ -117,12 +117,17 @@ export class Connection implements FrameSink {
     this.streams.nowMs = nowMs;
     try {
       const due = this.watch.check(nowMs, this.streams.live, this.streams.settingsAcked);
-      if (due === "destroy") return true;
+      if (due === "silent" || due === "overdue") {
+        this.#options.limits.count(due === "silent" ? "keepalive" : "connection_age_grace");
+        return true;
+      }
       if (due === "ping") this.#sendWatchPing();
       else if (due === "goaway") this.#finalGoaway();
       else if (due === "idle") this.shutDown("max_idle", nowMs);
-      else if (due === "age") this.shutDown("max_age", nowMs);
-      else if (due !== undefined) throw due;
+      else if (due === "age") {
+        this.#options.limits.count("connection_age");
+        this.shutDown("max_age", nowMs);
+      } else if (due !== undefined) throw due;
       if (this.watch.streamsDue(nowMs)) this.streams.check(this.watch);
     } catch (error) {
       this.#fail(error);

@@ -100,14 +100,18 @@ export class ReceiveWindows {
     return this.#heldBytes > 0 && this.#windowBytes < this.#targetBytes / 4;
   }
 
-  /** FC-12: gives the connection back what a stalled stream holds; its own window goes on holding the stream. */
-  lend(stream: Http2Stream, nowMs: number): void {
+  /**
+   * FC-12: gives the connection back what a stalled stream holds; its own window goes on holding the stream. Returns
+   * whether it did.
+   */
+  lend(stream: Http2Stream, nowMs: number): boolean {
     const sizeBytes = stream.heldBytes - stream.lentBytes;
     const stalled = sizeBytes > 0 && nowMs - stream.creditedAtMs > STALLED_MS;
-    if (!stalled || this.#lentBytes + sizeBytes > MAX_LENT_BYTES) return;
+    if (!stalled || this.#lentBytes + sizeBytes > MAX_LENT_BYTES) return false;
     stream.lentBytes += sizeBytes;
     this.#lentBytes += sizeBytes;
     this.creditConnection(sizeBytes);
+    return true;
   }
 
   /** Of `sizeBytes` that the stream gives back, what the connection has already. */

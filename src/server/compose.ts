@@ -118,6 +118,7 @@ export async function composeServer({ config, buildInfo, logger }: ServerParts):
     logger,
     metrics,
     maxConnectionAgeMs: config.maxConnectionAgeMs,
+    maxConnectionsPerAddress: config.maxConnectionsPerAddress,
     ...(config.tls === undefined ? {} : { tls: config.tls }),
   });
   const opened = cleanup.move();

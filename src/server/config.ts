@@ -26,6 +26,8 @@ export interface ServerConfig {
   readonly drainTimeoutMs: number;
   /** 0: no limit. */
   readonly maxConnectionAgeMs: number;
+  /** 0: no limit; undefined: 512, and no limit for this machine. */
+  readonly maxConnectionsPerAddress: number | undefined;
   /** Path prefixes below which HTTP is a plain key-value store; "/opaque". */
   readonly httpOpaquePrefixes: readonly string[];
   readonly maxLogBytes: number;

@@ -37,6 +37,7 @@ const EXAMPLES: Record<keyof typeof SERVE_FLAGS, { good: string; bad: string | u
   orphanGraceMs: { good: "0s", bad: "soon" },
   drainTimeoutMs: { good: "250ms", bad: "30" },
   maxConnectionAgeMs: { good: "0", bad: "30" },
+  maxConnectionsPerAddress: { good: "0", bad: "some" },
   httpOpaquePrefixes: { good: "/opaque/a", bad: "/cas" },
   tlsCert: { good: "/tmp/cert.pem", bad: "" },
   tlsKey: { good: "/tmp/key.pem", bad: "" },

@@ -288,6 +288,7 @@ describe("Connection", () => {
     expect(answerPings(peer)).toEqual([]);
     peer.advance(2000);
     expect(answerPings(peer).join()).toMatch(/GOAWAY 0 .*max_age/);
+    expect(peer.counted("connection_age")).toBe(1);
     expect(lastLine(peer)).toMatch(/^GOAWAY 0 /);
     peer.advance(20_000);
     expect(peer.connection.isOver).toBe(false);
@@ -303,6 +304,7 @@ describe("Connection", () => {
     answerPings(peer);
     expect(peer.advance(29_000)).toBe(false);
     expect(peer.advance(2000)).toBe(true);
+    expect([peer.counted("connection_age"), peer.counted("connection_age_grace")]).toEqual([1, 1]);
   });
 
   // Sixteen handlers that wait for a disk would otherwise stop every other upload of the connection.
@@ -321,6 +323,7 @@ describe("Connection", () => {
     const updates = peer.lines();
     expect(updates.every((line) => line.startsWith("WINDOW_UPDATE(0)"))).toBe(true);
     expect([windows.windowBytes, windows.heldBytes]).toEqual([16 * 2 ** 20, 0]);
+    expect(peer.counted("lent_streams")).toBe(16);
     for (const stream of peer.requests.slice(0, 8)) stream.credit(2 ** 20);
     for (let id = 17; id < 33; id += 2) peer.send(rst(id));
     for (const stream of peer.requests.slice(8)) stream.release();
