@@ -47,6 +47,23 @@ export class StatusError extends Error {
   }
 }
 
+/**
+ * A status as a value: what a handler may return for an everyday outcome, such as a miss. Making an Error and throwing it,
+ * for which V8 walks the stack, costs more than looking something up.
+ */
+export class Failure {
+  readonly code: Code;
+  readonly message: string;
+  readonly details: readonly StatusDetail[] = NO_DETAILS;
+
+  constructor(code: Code, message: string) {
+    this.code = code;
+    this.message = message;
+  }
+}
+
+const NO_DETAILS: readonly StatusDetail[] = [];
+
 export function invalidArgument(message: string, cause?: unknown): StatusError {
   return new StatusError(Code.INVALID_ARGUMENT, message, { cause });
 }

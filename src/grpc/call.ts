@@ -134,9 +134,16 @@ export abstract class ServerCall implements Call {
     if (this.#answered) return;
     this.#end(status.code);
     this.cancelWork(status);
-    const limits = { maxBytes: maxTrailerBytes(this.stream.maxHeaderListBytes) };
-    if (this.headSent) this.stream.sendTrailers(statusTrailers(status, limits));
-    else this.stream.respond(trailersOnly(status, { ...limits, extra: this.errorFields(status) }));
+    const maxBytes = maxTrailerBytes(this.stream.maxHeaderListBytes);
+    if (this.headSent) this.stream.sendTrailers(statusTrailers(status, { maxBytes }));
+    else this.stream.respond(trailersOnly(status, { maxBytes, extra: this.errorFields(status) }));
+  }
+
+  /** Ends a call without a message before, whose handler has nothing more to do, with what that returned. */
+  protected failWith(failure: Status): void {
+    if (this.#answered) return;
+    this.#end(failure.code);
+    this.stream.respond(trailersOnly(failure, { maxBytes: maxTrailerBytes(this.stream.maxHeaderListBytes) }));
   }
 
   /** Ends a call whose client has gone. */

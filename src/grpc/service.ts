@@ -4,7 +4,7 @@
 // every transport through @grpc/grpc-js as the client. Nothing of Node's streams, emitters or headers appears here.
 // A handler that throws a StatusError ends the call with that status; anything else is INTERNAL and logged once.
 
-import type { StatusDetail } from "../base/status.ts";
+import type { Failure, StatusDetail } from "../base/status.ts";
 
 /** What a handler may know of its call, unary or streaming. */
 export interface Call {
@@ -47,8 +47,12 @@ export interface StreamCall extends Call {
   write(message: Uint8Array | readonly Uint8Array[], written?: () => void): Promise<void>;
 }
 
-/** Returns the response; the synchronous return is a real path, not a convenience. `request` is valid during the call. */
-export type UnaryHandler = (request: Uint8Array, call: Call) => Uint8Array | Promise<Uint8Array>;
+/**
+ * Returns the response, or the failure that is the answer; the synchronous return is a real path, not a convenience.
+ * `request` is valid during the call.
+ */
+export type UnaryHandler = (request: Uint8Array, call: Call) => UnaryAnswer | Promise<UnaryAnswer>;
+export type UnaryAnswer = Uint8Array | Failure;
 
 /**
  * Resolves when the call is over with status OK. Resolving before the client's half-close ends the call early: response,

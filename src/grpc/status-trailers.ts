@@ -58,14 +58,21 @@ export function trailersOnly(
   status: Status,
   options: TrailersOnlyOptions = { maxBytes: MAX_TRAILER_BYTES },
 ): HeaderBlock {
-  const { httpStatus = 200, extra = [], maxBytes } = options;
-  const head: HeaderField[] = [[":status", String(httpStatus)], CONTENT_TYPE, ...extra];
-  const used = new HeaderBlock(head).listSizeBytes;
-  return new HeaderBlock([...head, ...statusFields(status, maxBytes - used)]);
+  const { httpStatus = 200, extra = NO_FIELDS, maxBytes } = options;
+  const head =
+    httpStatus === 200 && extra.length === 0
+      ? RESPONSE_HEAD
+      : new HeaderBlock([[":status", String(httpStatus)], CONTENT_TYPE, ...extra]);
+  return new HeaderBlock(head.fields.concat(statusFields(status, maxBytes - head.listSizeBytes)));
 }
 
+const NO_FIELDS: readonly HeaderField[] = [];
+
+/** grpc-status of each code. */
+const STATUS_FIELDS = Object.values(Code).map((code): HeaderField => ["grpc-status", String(code)]);
+
 function statusFields(status: Status, maxBytes: number): HeaderField[] {
-  const fields: HeaderField[] = [["grpc-status", String(status.code)]];
+  const fields: HeaderField[] = [STATUS_FIELDS[status.code]!];
   const messageBytes = Math.min(MAX_MESSAGE_BYTES, maxBytes - STATUS_FIELD_BYTES - MESSAGE_FIELD_BYTES);
   const message = percentEncode(status.message, Math.max(messageBytes, 0));
   if (message !== "") fields.push(["grpc-message", message]);

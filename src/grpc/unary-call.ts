@@ -3,7 +3,7 @@
 // The handler's synchronous answer leaves without a promise. The body's octets are credited as they arrive: they lie in
 // one message whose size was checked on its prefix.
 
-import { Code, StatusError, toStatusError } from "../base/status.ts";
+import { Code, Failure, StatusError, toStatusError } from "../base/status.ts";
 import type { RequestReceiver, RequestStream } from "../http2/request-stream.ts";
 import { ServerCall, type CallHost } from "./call.ts";
 import { ACCEPT_ENCODING, decompressMessage } from "./message-encoding.ts";
@@ -11,7 +11,7 @@ import { PREFIX_BYTES } from "./message-prefix.ts";
 import { allocateSmall } from "./small-messages.ts";
 import { MessageReader, type ReceivedMessage } from "./message-reader.ts";
 import type { MethodEntry } from "./method-table.ts";
-import type { UnaryHandler } from "./service.ts";
+import type { UnaryAnswer, UnaryHandler } from "./service.ts";
 
 export class UnaryCall extends ServerCall implements RequestReceiver {
   readonly #handler: UnaryHandler;
@@ -110,14 +110,14 @@ export class UnaryCall extends ServerCall implements RequestReceiver {
 
   #run(request: Uint8Array): void {
     try {
-      const response = this.#handler(request, this);
-      if (response instanceof Uint8Array) {
-        this.#finish(response);
+      const answer = this.#handler(request, this);
+      if (!(answer instanceof Promise)) {
+        this.#finish(answer);
         return;
       }
       this.armDeadline();
-      response.then(
-        (bytes) => this.#finish(bytes),
+      answer.then(
+        (late) => this.#finish(late),
         (error: unknown) => this.#finishWith(error),
       );
     } catch (error) {
@@ -125,8 +125,9 @@ export class UnaryCall extends ServerCall implements RequestReceiver {
     }
   }
 
-  #finish(response: Uint8Array): void {
-    this.succeedWith(response);
+  #finish(answer: UnaryAnswer): void {
+    if (answer instanceof Failure) this.failWith(answer);
+    else this.succeedWith(answer);
     this.settled();
   }
 

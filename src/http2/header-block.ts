@@ -7,6 +7,9 @@ export type HeaderField = readonly [name: string, value: string];
 
 export class HeaderBlock {
   readonly fields: readonly HeaderField[];
+  /** Kept by the encoder. */
+  encoded: Uint8Array | undefined = undefined;
+  usedBefore = false;
 
   constructor(fields: readonly HeaderField[]) {
     this.fields = fields;

@@ -203,7 +203,8 @@ export class Sender {
       octets = Uint8Array.of(EMPTY_TABLE_UPDATE, ...octets);
     }
     this.sentSincePing = true;
-    if (octets.length > this.maxFrameBytes) return this.#writeLongBlock(stream, octets, flags);
+    // Long parts are sent by reference, and the encoder's octets are overwritten.
+    if (octets.length > this.maxFrameBytes) return this.#writeLongBlock(stream, copyOctets(octets), flags);
     const sizeBytes = FRAME_HEADER_BYTES + octets.length;
     const slab = this.output.reserve(sizeBytes);
     const at = this.output.offsetOf(sizeBytes);

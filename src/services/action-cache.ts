@@ -7,12 +7,12 @@ import type { ActionCache, ActionKey, Provenance } from "../action-cache/action-
 import { inlineOutputs } from "../action-cache/inlined-outputs.ts";
 import { prepareActionResult } from "../action-cache/prepare-action-result.ts";
 import type { Clock } from "../base/clock.ts";
-import { invalidArgument, notFound } from "../base/status.ts";
+import { Code, Failure, invalidArgument } from "../base/status.ts";
 import type { BlobStore } from "../cas/blob-store.ts";
 import { digestOf } from "../compute/hash.ts";
 import { parseDigest, parseDigestFunction } from "../digest/digest.ts";
 import { parseInstanceName } from "../digest/instance-name.ts";
-import type { Call, Service, UnaryHandler } from "../grpc/service.ts";
+import type { Call, Service, UnaryAnswer, UnaryHandler } from "../grpc/service.ts";
 import {
   ActionCache as Methods,
   GetActionResultRequest,
@@ -64,8 +64,8 @@ function createGetActionResult(deps: ActionCacheServiceDeps): UnaryHandler {
       stderr: request.inlineStderr,
       outputFiles: request.inlineOutputFiles,
     };
-    const answerWith = (result: Uint8Array | undefined): Uint8Array | Promise<Uint8Array> => {
-      if (result === undefined) throw notFound(`no result of action "${key.hash}" is cached`);
+    const answerWith = (result: Uint8Array | undefined): UnaryAnswer | Promise<Uint8Array> => {
+      if (result === undefined) return new Failure(Code.NOT_FOUND, `no result of action "${key.hash}" is cached`);
       if (!wanted.stdout && !wanted.stderr && wanted.outputFiles.length === 0) return counted(result);
       return inlineOutputs(result, wanted, { fn: key.fn, blobs: deps.blobs, maxBytes: MAX_RESPONSE_BYTES }).then(
         counted,

@@ -47,6 +47,12 @@ export function describeCallContract(name: string, create: CreateTransport): voi
       expect(Buffer.from(details ?? "").includes("type.googleapis.com/test.Detail")).toBe(true);
     });
 
+    it("ends a call with a failure that its handler returns", async () => {
+      const { client } = await fixture.start();
+      const { error } = await unary(client, "Miss", Buffer.from("not here: ☃"));
+      expect([error?.code, error?.details]).toEqual([grpc.status.NOT_FOUND, "not here: ☃"]);
+    });
+
     it("keeps trailers below 8000 octets by dropping details and cutting the message (G-32)", async () => {
       const { client } = await fixture.start();
       const { error } = await unary(client, "FailLarge", Buffer.alloc(0));

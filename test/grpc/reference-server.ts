@@ -6,10 +6,11 @@
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import * as grpc from "@grpc/grpc-js";
+import { Failure } from "../../src/base/status.ts";
 import { systemClock } from "../../src/base/clock.ts";
 import { openStorage } from "../../src/cas/storage.ts";
 import { ZstdPool } from "../../src/compute/zstd-pool.ts";
-import type { Service, UnaryMethod } from "../../src/grpc/service.ts";
+import type { Service, UnaryAnswer, UnaryMethod } from "../../src/grpc/service.ts";
 import { createCapabilitiesService } from "../../src/services/capabilities.ts";
 import { createContentAddressableStorageService } from "../../src/services/content-addressable-storage.ts";
 import { silentLogger } from "../../src/telemetry/log.ts";
@@ -63,9 +64,12 @@ function listenGrpcJs(services: readonly Service[]): Promise<number> {
 function handleWith(method: UnaryMethod): grpc.handleUnaryCall<Buffer, Buffer> {
   return (call, answer) => {
     const response = method.handler(call.request, {} as Parameters<UnaryMethod["handler"]>[1]);
-    const pass = (bytes: Uint8Array): void => answer(null, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
-    if (response instanceof Uint8Array) pass(response);
-    else void response.then(pass, (error: Error) => answer(error));
+    const pass = (bytes: UnaryAnswer): void => {
+      if (bytes instanceof Failure) answer(new Error(bytes.message));
+      else answer(null, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
+    };
+    if (response instanceof Promise) void response.then(pass, (error: Error) => answer(error));
+    else pass(response);
   };
 }
 

@@ -1,14 +1,16 @@
 // The service of the transport contract: each method provokes one behaviour.
 
-import { Code, codeName, StatusError, toStatusError } from "../../src/base/status.ts";
-import type { Call, Method, Service, StreamCall } from "../../src/grpc/service.ts";
+import { Code, codeName, Failure, StatusError, toStatusError } from "../../src/base/status.ts";
+import type { Call, Method, Service, StreamCall, UnaryHandler } from "../../src/grpc/service.ts";
 
 export const MAX_REQUEST_BYTES = 8 * 1024 * 1024;
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
 
 export class TestService {
+  /** Of messages above 64 KiB: whether their buffer is hardly larger, and no other message's. */
   readonly largeBuffersOwned: boolean[] = [];
+  readonly #buffers = new Set<ArrayBufferLike>();
   floodedMessages = 0;
   #starts = new Mailbox<string>();
   #aborts = new Mailbox<string>();
@@ -29,6 +31,7 @@ export class TestService {
         const details = [{ typeUrl: "type.googleapis.com/test.Detail", value: encode("detail") }];
         throw new StatusError(Code.FAILED_PRECONDITION, Buffer.from(request).toString(), { details });
       }),
+      unary("Miss", (request) => new Failure(Code.NOT_FOUND, Buffer.from(request).toString())),
       unary("FailLarge", () => {
         const details = [{ typeUrl: "type.googleapis.com/test.Detail", value: new Uint8Array(100_000) }];
         throw new StatusError(Code.INVALID_ARGUMENT, "☃".repeat(5000), { details });
@@ -76,7 +79,7 @@ export class TestService {
         let sizeBytes = 0;
         for (let message = await call.read(); message !== undefined; message = await call.read()) {
           sizeBytes += message.length;
-          if (message.length > 65_536) this.largeBuffersOwned.push(message.buffer.byteLength === message.length);
+          if (message.length > 65_536) this.#noteBuffer(message);
         }
         await call.write(encode(String(sizeBytes)));
       }),
@@ -112,6 +115,11 @@ export class TestService {
       }),
     ],
   };
+
+  #noteBuffer({ buffer, byteLength }: Uint8Array): void {
+    this.largeBuffersOwned.push(buffer.byteLength < byteLength + 65_536 && !this.#buffers.has(buffer));
+    this.#buffers.add(buffer);
+  }
 
   /** Resolves when a handler that reports it has started. */
   nextStart(): Promise<string> {
@@ -164,7 +172,7 @@ class Mailbox<T> {
   }
 }
 
-function unary(name: string, handler: (request: Uint8Array, call: Call) => Uint8Array | Promise<Uint8Array>): Method {
+function unary(name: string, handler: UnaryHandler): Method {
   return { kind: "unary", path: `/test.Echo/${name}`, handler };
 }
 

@@ -3,12 +3,16 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { HpackDecoder } from "../../src/http2/hpack-decoder.ts";
-import { encodeFields, pushInteger } from "../../src/http2/hpack-encoder.ts";
+import { HeaderBlock } from "../../src/http2/header-block.ts";
+import { encodeBlock, encodeFields, putInteger } from "../../src/http2/hpack-encoder.ts";
 import { STATIC_TABLE } from "../../src/http2/hpack-static-table.ts";
 import { decodeHuffman, encodeHuffman, huffmanCode } from "../../src/http2/huffman.ts";
 import { integer } from "./frames.ts";
 
 type Fields = [name: string, value: string][];
+
+const FIELD_OCTET = fc.integer({ min: 0x20, max: 0xff }).map((octet) => String.fromCharCode(octet));
+const FIELD_NAME = fc.stringMatching(/^[a-z][a-z0-9-]{0,40}$/);
 
 function decode(decoder: HpackDecoder, hex: string | Uint8Array): Fields {
   const octets = typeof hex === "string" ? Buffer.from(hex, "hex") : hex;
@@ -191,9 +195,8 @@ describe("HPACK", () => {
       [1337, 5],
       [42, 8],
     ].map(([value = 0, bits = 0]) => {
-      const out: number[] = [];
-      pushInteger(out, 0, bits, value);
-      return Buffer.from(out).toString("hex");
+      const out = Buffer.alloc(8);
+      return out.toString("hex", 0, putInteger(out, 0, 0, { prefixBits: bits, value }));
     });
     expect(coded).toEqual(["0a", "1f9a0a", "2a"]);
   });
@@ -213,6 +216,19 @@ describe("HPACK", () => {
     ).toBe("880f10106170706c69636174696f6e2f67727063");
     expect(Buffer.from(encodeFields([["grpc-status", "0"]])).toString("hex")).toBe("000b677270632d7374617475730130");
     expect(encodeFields([["set-cookie", "a"]])[0]).toBe(0x1f);
+  });
+
+  it("encodes what the decoder reads back, whatever the fields, and once or again", () => {
+    const names = fc.oneof(fc.constantFrom(":status", "content-type", "grpc-status", "set-cookie"), FIELD_NAME);
+    const value = fc.oneof(fc.constantFrom("200", "404", ""), fc.string({ maxLength: 400, unit: FIELD_OCTET }));
+    fc.assert(
+      fc.property(fc.array(fc.tuple(names, value), { maxLength: 40 }), (fields) => {
+        const block = new HeaderBlock(fields);
+        for (let use = 0; use < 3; use++) {
+          expect(decode(new HpackDecoder(), Buffer.from(encodeBlock(block)).toString("hex"))).toEqual(fields);
+        }
+      }),
+    );
   });
 
   it("Huffman-decodes what it encodes", () => {

@@ -3,7 +3,7 @@
 // Messages are decoded with the codecs of the product; that these are right is test/proto's subject.
 
 import { strict as assert } from "node:assert";
-import { Code, StatusError } from "../../src/base/status.ts";
+import { Code, Failure, StatusError } from "../../src/base/status.ts";
 import type { Service, StreamCall } from "../../src/grpc/service.ts";
 import type { MessageType } from "../../src/proto/wire.ts";
 
@@ -100,7 +100,9 @@ export class FakeClient {
     const found = this.#find(method.path);
     if (found.kind !== "unary") throw new Error(`${method.path} is not unary`);
     const bytes = request instanceof Uint8Array ? request : method.input.encode(request);
-    return method.output.decode(await found.handler(bytes, new FakeCall(method.path, options)));
+    const answer = await found.handler(bytes, new FakeCall(method.path, options));
+    if (answer instanceof Failure) throw new StatusError(answer.code, answer.message);
+    return method.output.decode(answer);
   }
 
   /** Sends all requests, half-closes, and returns all responses. */
