@@ -1,11 +1,13 @@
 // The transport of dist/ledge and clients with HTTP/2 stacks of their own: nghttp2 (h2load) in the clear, grpc-go (grpcurl)
 // and @grpc/grpc-js over mutual TLS, with a thousand streams on a connection.
 
+import { createHash, randomUUID } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import * as grpc from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ByteStream, WriteRequest, WriteResponse } from "../../src/proto/bytestream.ts";
 import { makeAuthority, makeCertificate, type CertificatePaths } from "../grpc/certificates.ts";
 import { runToEnd } from "../support/child-output.ts";
 import { grpcurlPath } from "../support/fetched-clients.ts";
@@ -86,4 +88,45 @@ describe("the transport with other HTTP/2 stacks", patient, () => {
       channel.close();
     }
   });
+
+  // The clients of a fleet behind a load balancer: nothing that they do may fail because their connection got too old.
+  test("asks connections to end at their age, without a failed call and without cutting an upload off", async () => {
+    await using aging = await LedgeServer.start({ flags: ["--slots", "0", "--max-connection-age", "1s"] });
+    const channel = new grpc.Client(aging.address, grpc.credentials.createInsecure());
+    try {
+      const check = promisify((done: (error: Error | null, answer?: Buffer) => void) =>
+        channel.makeUnaryRequest(CHECK, asIs, asIs, Buffer.alloc(0), new grpc.Metadata(), done),
+      );
+      const data = Buffer.alloc(2 * 1024 * 1024, "a");
+      const name = `uploads/${randomUUID()}/blobs/${createHash("sha256").update(data).digest("hex")}/${data.length}`;
+      const half = (start: number): Buffer =>
+        Buffer.from(
+          WriteRequest.encode({
+            resourceName: name,
+            writeOffset: start,
+            finishWrite: start > 0,
+            data: data.subarray(start, start + data.length / 2),
+          }),
+        );
+      let upload: grpc.ClientWritableStream<Buffer> | undefined;
+      const written = new Promise<Buffer | undefined>((resolve, reject) => {
+        upload = channel.makeClientStreamRequest(ByteStream.methods.Write.path, asIs, asIs, (error, answer?: Buffer) =>
+          error === null ? resolve(answer) : reject(error),
+        );
+      });
+      upload?.write(half(0));
+      while ((await limitsReached(aging, "connection_age")) < 3) await check();
+      upload?.end(half(data.length / 2));
+      expect(WriteResponse.decode((await written) ?? Buffer.alloc(0)).committedSize).toBe(data.length);
+    } finally {
+      channel.close();
+    }
+  });
 });
+
+async function limitsReached(server: LedgeServer, limit: string): Promise<number> {
+  const page = await (await fetch(`http://${server.address}/metrics`)).text();
+  return Number(
+    new RegExp(`^ledge_http2_limits_reached_total\\{limit="${limit}"\\} (\\d+)$`, "m").exec(page)?.[1] ?? 0,
+  );
+}

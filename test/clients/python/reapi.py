@@ -72,8 +72,11 @@ _METHODS = {
 class Client:
     """Every method of _METHODS as an attribute: client.FindMissingBlobs(request, metadata=…)."""
 
-    def __init__(self, address, options=()):
-        self.channel = grpc.insecure_channel(address, options=list(options))
+    def __init__(self, address, options=(), credentials=None):
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address, options=list(options))
+        else:
+            self.channel = grpc.secure_channel(address, credentials, options=list(options))
         for name, (service, request, response, kind) in _METHODS.items():
             call = getattr(self.channel, kind)(f"/{service}/{name}", request.SerializeToString, response.FromString)
             setattr(self, name, call)
