@@ -67,7 +67,7 @@ export function keepDirectories({ root, directories, keptPath, firstNumber, trus
     kept.push({
       position,
       number,
-      stamp: { ...stampOf(path, ENTRY_CHECKS.nothing), newestEntryMs: stamp.newestEntryMs },
+      stamp: { ...stampOf(path, ENTRY_CHECKS.nothing), entries: stamp.entries },
     });
   }
   return kept;

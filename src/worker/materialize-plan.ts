@@ -133,7 +133,7 @@ async function createTree(
   const stamps = await source.threads.run("materialize", job);
   for (const [index, { node }] of stamped.entries()) {
     const { stamp } = node;
-    node.stamp = stamp === undefined ? stamps[index] : { ...stamps[index]!, newestEntryMs: stamp.newestEntryMs };
+    node.stamp = stamp === undefined ? stamps[index] : { ...stamps[index]!, entries: stamp.entries };
   }
 }
 
