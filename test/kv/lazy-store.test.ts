@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import type { KeyValueOperation, KeyValueStore } from "../../src/kv/key-value-store.ts";
+import { makesRoom, type KeyValueOperation, type KeyValueStore } from "../../src/kv/key-value-store.ts";
 import { LazyStore } from "../../src/kv/lazy-store.ts";
 import { LmdbStore } from "../../src/kv/lmdb-store.ts";
 import { MemoryStore } from "../../src/kv/memory-store.ts";
@@ -49,7 +49,7 @@ class HeldStore implements KeyValueStore {
   async write(operations: readonly KeyValueOperation[]): Promise<void> {
     await this.#gate.promise;
     if (this.failure !== undefined) throw this.failure;
-    if (this.refusesPuts && operations.some(({ type }) => type === "put")) throw new Error("full");
+    if (this.refusesPuts && !makesRoom(operations)) throw new Error("full");
     this.log.push(operations.map(({ type, key }) => `${type} ${Buffer.from(key).toString()}`).join(", "));
     await this.committed.write(operations);
   }
@@ -131,6 +131,28 @@ describe("LazyStore", () => {
     await store.write([put("both")]);
     await store.close();
     expect(inner.committed.get(Buffer.from("both"))).toBeDefined();
+  });
+
+  // A part of a value names what was written with the whole of it.
+  test("what makes a value smaller goes ahead of puts that find no room, but not of that value itself", async () => {
+    const inner = new HeldStore();
+    await inner.committed.write([put("group", "old and old")]);
+    inner.open();
+    inner.refusesPuts = true;
+    const store = new LazyStore({ inner, beforeCommit, logger: silentLogger });
+    await store.write([put("bytes"), put("fresh", "new and new")]);
+    const smaller = (key: string, value: string): KeyValueOperation => {
+      return { type: "put", key: Buffer.from(key), value: Buffer.from(value), isSmaller: true };
+    };
+    const held = store.write([smaller("fresh", "new")]);
+    await store.write([smaller("group", "old")]);
+    expect(Buffer.from(inner.committed.get(Buffer.from("group")) ?? []).toString()).toBe("old");
+    expect(inner.committed.get(Buffer.from("fresh"))).toBeUndefined();
+    inner.refusesPuts = false;
+    await held;
+    expect(inner.committed.get(Buffer.from("bytes"))).toBeDefined();
+    expect(Buffer.from(inner.committed.get(Buffer.from("fresh")) ?? []).toString()).toBe("new");
+    await store.close();
   });
 
   test("while the disk takes nothing puts are refused, what was accepted stays, and is committed once it can be", async () => {
