@@ -5,6 +5,7 @@
 import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { totalmem } from "node:os";
 import { join } from "node:path";
+import { builderImage } from "../sandbox/builder-image.ts";
 import { bwrapArguments, insideIdentity, SANDBOX_HOST_NAME, type SandboxProfile } from "../sandbox/bwrap-arguments.ts";
 import { GeneratedEtc } from "../sandbox/generated-etc.ts";
 import { launcherImage } from "../sandbox/launcher-image.ts";
@@ -12,7 +13,7 @@ import type { NativeCalls } from "../sandbox/native-calls.ts";
 import { openOutputFiles, openOutputPipes, type OutputStreams } from "../sandbox/output-streams.ts";
 import { PlainProcess } from "../sandbox/plain-process.ts";
 import { BWRAP_FDS } from "../sandbox/bwrap-child.ts";
-import { SandboxProcess } from "../sandbox/sandbox-process.ts";
+import { type SandboxBuilder, SandboxProcess } from "../sandbox/sandbox-process.ts";
 import type { SandboxView } from "../sandbox/sandbox-spec.ts";
 import { seccompFilter } from "../sandbox/seccomp-filter.ts";
 import type { HostUser } from "./runner.ts";
@@ -31,11 +32,17 @@ export interface IsolationOptions {
   readonly slots: number;
   /** False for a trial of the sandbox alone: its /etc has no copies of the host's files, which take a third of a second. */
   readonly copiesHostEtc?: boolean;
+  readonly builder: BuilderUse;
 }
+
+/** Who makes sandboxes: our own builder and bwrap what it cannot, the builder alone (a trial of it), or bwrap. */
+export type BuilderUse = "preferred" | "alone" | "never";
 
 /** All actions together can fill five eighths of the memory with files, so that processes find some whatever they do. */
 const TEMPORARY_SHARE = 1 / 2;
 const SHARED_MEMORY_SHARE = 1 / 8;
+/** Views that the builder failed to make. Each costs a start in vain when it is forgotten, and some KiB until then. */
+const MAX_BWRAP_VIEWS = 64;
 
 export class IsolationFactory {
   readonly #options: IsolationOptions;
@@ -44,6 +51,9 @@ export class IsolationFactory {
   readonly #launcherFd: number;
   readonly #nullFd = openSync("/dev/null", "r");
   readonly #seccompPath: string | undefined;
+  readonly #builder: SandboxBuilder | undefined;
+  /** Options of sandboxes that the builder could not make, and bwrap does. */
+  readonly #bwrapViews = new Set<string>();
   readonly #memoryFileBytes: { readonly temporary: number; readonly shared: number };
 
   constructor(options: IsolationOptions) {
@@ -58,6 +68,7 @@ export class IsolationFactory {
     this.#launcherFd = openSync(this.#write("launcher", needLauncher(), 0o555), "r");
     const filter = seccompFilter();
     this.#seccompPath = filter === undefined ? undefined : this.#write("seccomp.bpf", filter, 0o444);
+    this.#builder = options.builder === "never" ? undefined : this.#openBuilder(filter);
   }
 
   /** bwrap's options for that view. Equal options make equal sandboxes. */
@@ -88,7 +99,7 @@ export class IsolationFactory {
     const streams = this.#openStreams(owner);
     try {
       begin(streams);
-      return { process: this.#startBwrap(options, owner, { outputFds: streams.childFds }), streams };
+      return { process: this.#startSandbox(options, owner, { outputFds: streams.childFds }), streams };
     } catch (error) {
       streams.close();
       throw error;
@@ -101,14 +112,14 @@ export class IsolationFactory {
     owner: HostUser | undefined,
     [stdinFd, stdoutFd, stderrFd]: readonly [number, number, number],
   ): SandboxProcess {
-    return this.#startBwrap(options, owner, { stdinFd, outputFds: [stdoutFd, stderrFd] });
+    return this.#startSandbox(options, owner, { stdinFd, outputFds: [stdoutFd, stderrFd] });
   }
 
   #etcPath(view: Pick<SandboxView, "rootMode" | "network" | "unixUid" | "unixGid">): string {
     return this.#etc.current({ ...insideIdentity(view), hostName: SANDBOX_HOST_NAME, network: view.network });
   }
 
-  #startBwrap(
+  #startSandbox(
     options: readonly string[],
     identity: HostUser | undefined,
     fds: { readonly stdinFd?: number; readonly outputFds: readonly [number, number] },
@@ -118,7 +129,23 @@ export class IsolationFactory {
     const { bwrapPath } = profile;
     const [launcherFd, seccompPath, stdinFd] = [this.#launcherFd, this.#seccompPath, this.#nullFd];
     const files = { launcherFd, seccompPath, stdinFd };
-    return new SandboxProcess({ bwrapPath, options, identity, ...files, ...fds, ownerKey, native });
+    const builder = this.#bwrapViews.has(options.join("\0")) ? undefined : this.#builder;
+    const process = new SandboxProcess({ bwrapPath, options, identity, ...files, ...fds, ownerKey, native, builder });
+    void process.exit.then((exit) => {
+      if (exit.kind === "broken" && exit.setupFailed === true) this.#leaveToBwrap(options);
+    });
+    return process;
+  }
+
+  #leaveToBwrap(options: readonly string[]): void {
+    if (this.#options.builder === "alone") return;
+    if (this.#bwrapViews.size >= MAX_BWRAP_VIEWS) this.#bwrapViews.clear();
+    this.#bwrapViews.add(options.join("\0"));
+  }
+
+  #openBuilder(filter: Buffer | undefined): SandboxBuilder | undefined {
+    const image = builderImage();
+    return image === undefined ? undefined : { builderFd: openSync(this.#write("builder", image, 0o555), "r"), filter };
   }
 
   /** Whether a sandbox can be started before anybody knows where its output goes. */
@@ -140,6 +167,7 @@ export class IsolationFactory {
 
   close(): void {
     closeSync(this.#launcherFd);
+    if (this.#builder !== undefined) closeSync(this.#builder.builderFd);
     closeSync(this.#nullFd);
     rmSync(this.#directory, { recursive: true, force: true });
   }

@@ -160,6 +160,7 @@ class SupervisedRun {
     if (reason !== undefined) return reason;
     if (exit.kind === "exited") return exit;
     if (exit.kind === "not-launched") return this.#launchFailure(exit.failure);
+    this.mayRetry = exit.setupFailed === true; // with bwrap, which can more, or says why it cannot
     return { kind: "sandbox-failed", message: exit.message ?? explainSandboxFailure(this.#streams.stderrHead()) };
   }
 

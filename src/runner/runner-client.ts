@@ -17,11 +17,10 @@ import {
   type RunSpec,
 } from "./runner.ts";
 import { RunnerConnection } from "./runner-connection.ts";
-import type { RunnerCondition, RunnerConfiguration } from "./runner-protocol.ts";
+import type { RunnerCondition, RunnerConfiguration, WantedSandbox } from "./runner-protocol.ts";
 
 export interface RunnerOptions {
-  /** "none": no isolation whatsoever, loudly. */
-  readonly sandbox: "bwrap" | "none";
+  readonly sandbox: WantedSandbox;
   /** undefined: the `bwrap` in PATH. */
   readonly bwrapPath?: string | undefined;
   /** Everything actions see of ours lies below it; the runner owns `runner` and `runner-probe` in it. Made when absent. */
@@ -78,7 +77,7 @@ interface OpenConnection {
 /** With a mount namespace of its own where the build root needs one and the machine allows it. */
 async function openConnection(options: RunnerOptions): Promise<OpenConnection> {
   const wantsOwnMounts = process.getuid?.() === 0 && !isReachableForOthers(options.buildRootPath);
-  if (wantsOwnMounts && options.sandbox === "bwrap") {
+  if (wantsOwnMounts && options.sandbox !== "none") {
     try {
       return await connect({ ...configurationOf(options), ownMounts: true });
     } catch (error) {

@@ -168,10 +168,12 @@ async function openSlotRunner(
   const ownerKey = ownerKeyOf(configuration.buildRootPath);
   const identities = chooseSlotIdentities(ownerKey);
   let sweptProcesses = 0;
+  let ownBuilder = false;
   const conditionWith = (availability: RunnerCondition["availability"]): RunnerCondition => ({
     availability,
     identities,
     sweptProcesses,
+    ownBuilder,
     nativeCalls: native !== undefined,
     memoryLimits: cgroups === undefined ? "polling" : `cgroup v${cgroups.version}`,
   });
@@ -199,13 +201,31 @@ async function openSlotRunner(
     clock: systemClock,
   };
   const availability = await probe(configuration, options);
-  const runner = availability.available ? new SlotRunner({ ...options, profile: availability.profile }) : undefined;
+  if (!availability.available) return { condition: conditionWith(availability), runner: undefined };
+  const { profile } = availability;
+  ownBuilder = profile !== undefined && configuration.sandbox === "own" && (await builderWorks(profile, options));
+  const runner = new SlotRunner({ ...options, profile, builder: ownBuilder ? "preferred" : "never" });
   return { condition: conditionWith(availability), runner };
+}
+
+type ProbeOptions = Omit<SlotRunnerOptions, "profile" | "builder">;
+
+/** Where bwrap works, a failure of the builder is no reason to say anything: sandboxes are the same, and slower. */
+async function builderWorks(profile: SandboxProfile, options: ProbeOptions): Promise<boolean> {
+  if (options.native === undefined) return false;
+  const directory = join(options.buildRootPath, "runner-probe");
+  try {
+    return (await tryProfile(profile, directory, { ...options, builder: "alone" })) === undefined;
+  } catch {
+    return false;
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
 }
 
 async function probe(
   configuration: RunnerConfiguration,
-  options: Omit<SlotRunnerOptions, "profile">,
+  options: ProbeOptions,
 ): Promise<RunnerCondition["availability"]> {
   if (configuration.sandbox === "none") {
     return {
@@ -219,7 +239,7 @@ async function probe(
     return await probeSandboxProfile({
       bwrapPath: configuration.bwrapPath,
       allowSharedNetwork: configuration.allowSharedNetwork,
-      tryProfile: (profile) => tryProfile(profile, directory, options),
+      tryProfile: (profile) => tryProfile(profile, directory, { ...options, builder: "never" }),
     });
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);

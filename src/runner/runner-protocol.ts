@@ -14,8 +14,11 @@ export const MAX_FRAME_BYTES = 32 * 1024 * 1024;
 /** The descriptor at which the runner process finds its end of the socket. */
 export const RUNNER_SOCKET_FD = 3;
 
+/** "own": our own builder where it works, and bwrap for the rest; "none": no isolation whatsoever. */
+export type WantedSandbox = "own" | "bwrap" | "none";
+
 export interface RunnerConfiguration {
-  readonly sandbox: "bwrap" | "none";
+  readonly sandbox: WantedSandbox;
   readonly bwrapPath: string | undefined;
   readonly allowSharedNetwork: boolean;
   readonly buildRootPath: string;
@@ -42,6 +45,8 @@ export interface RunnerCondition {
   readonly memoryLimits: "cgroup v1" | "cgroup v2" | "polling";
   /** Whether node:ffi gave us pipes, limits and exact accounting. */
   readonly nativeCalls: boolean;
+  /** Whether our own builder makes the sandboxes that it can make; false without a sandbox as well. */
+  readonly ownBuilder: boolean;
   /** Sandboxes of an earlier runner that were found and killed. */
   readonly sweptProcesses: number;
 }

@@ -57,6 +57,7 @@ export async function runSandboxShell({ spec, bwrapPath }: SandboxShellOptions):
     ownerKey,
     native: loadNativeCalls(),
     slots: 1,
+    builder: "never",
   });
   try {
     const identities = chooseSlotIdentities(ownerKey);

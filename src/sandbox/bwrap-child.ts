@@ -4,13 +4,15 @@
 // child process. What the status says and when everything inside is dead is sandbox-process.ts.
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, readSync, writeSync } from "node:fs";
+import { closeSync } from "node:fs";
 import { Socket } from "node:net";
 import { constants } from "node:os";
 import type { Duplex } from "node:stream";
 import { LAUNCHER_FDS } from "./launcher-image.ts";
+import { LauncherPipes, reapSoon } from "./launcher-pipes.ts";
 import type { NativeCalls } from "./native-calls.ts";
 import { OWNER_VARIABLE } from "./process-table.ts";
+import type { OnInit, SandboxChild, SandboxEnd } from "./sandbox-child.ts";
 import type { SlotIdentity } from "./slot-identity.ts";
 
 /** Where bwrap finds its own descriptors; 0 to 2 are the action's, LAUNCHER_FDS the launcher's. */
@@ -28,139 +30,115 @@ export interface BwrapChildOptions {
   readonly ownerKey: string;
 }
 
-export interface BwrapEnd {
-  /** What ended bwrap from outside. */
-  readonly signal: string | undefined;
-  /** It could not even be started. */
-  readonly error: Error | undefined;
-}
-
-export interface BwrapChild {
-  /** undefined when it could not be started. */
-  readonly pid: number | undefined;
-  /** Never rejects. `onStatus` has been called with everything by then. */
-  readonly ended: Promise<BwrapEnd>;
-  /** Gives the launcher its block. Once. */
-  writeBlock(block: Buffer): void;
-  /** What the launcher reported; complete once everything is dead. */
-  readReport(): Buffer;
-  close(): void;
-}
-
-export type OnStatus = (text: string) => void;
-
-export function startBwrap(
-  options: BwrapChildOptions,
-  native: NativeCalls | undefined,
-  onStatus: OnStatus,
-): BwrapChild {
-  return native === undefined ? new NodeBwrapChild(options, onStatus) : new NativeBwrapChild(options, native, onStatus);
+export function startBwrap(options: BwrapChildOptions, native: NativeCalls | undefined, onInit: OnInit): SandboxChild {
+  return native === undefined ? new NodeBwrapChild(options, onInit) : new NativeBwrapChild(options, native, onInit);
 }
 
 function commandOf({ bwrapPath }: BwrapChildOptions): string[] {
   return [bwrapPath, "--args", String(BWRAP_FDS.args), "--", `/proc/self/fd/${LAUNCHER_FDS.image}`];
 }
 
-/** A pipe holds this much without anybody reading. */
-const PIPE_BYTES = 65_536;
-const REPORT_BYTES = 8;
-/** A process is a zombie some µs after its descriptors have closed; one that does not become one is held by the kernel. */
-const REAP_ATTEMPTS = 500;
+/** What bwrap says of itself: several JSON documents of one line each. */
+class StatusReader {
+  readonly #onInit: OnInit;
+  #status = "";
+  #told = false;
 
-class NativeBwrapChild implements BwrapChild {
+  constructor(onInit: OnInit) {
+    this.#onInit = onInit;
+  }
+
+  push(text: string): void {
+    this.#status = (this.#status + text).slice(-4096);
+    const pid = /"child-pid":\s*(\d+)/.exec(this.#status)?.[1];
+    if (pid === undefined || this.#told) return;
+    this.#told = true;
+    this.#onInit(Number(pid));
+  }
+
+  get exitCode(): number | undefined {
+    const exitCode = /"exit-code":\s*(\d+)/.exec(this.#status)?.[1];
+    return exitCode === undefined ? undefined : Number(exitCode);
+  }
+}
+
+class NativeBwrapChild implements SandboxChild {
   readonly pid: number;
-  readonly ended: Promise<BwrapEnd>;
+  readonly ended: Promise<SandboxEnd>;
   readonly #native: NativeCalls;
+  readonly #pipes: LauncherPipes;
   readonly #status: Socket;
-  readonly #reportFd: number;
-  #blockFd: number | undefined;
-  #blockSocket: Socket | undefined;
-  #closed = false;
+  readonly #reader: StatusReader;
 
-  constructor(options: BwrapChildOptions, native: NativeCalls, onStatus: OnStatus) {
+  constructor(options: BwrapChildOptions, native: NativeCalls, onInit: OnInit) {
     this.#native = native;
+    this.#reader = new StatusReader(onInit);
     const argsFd = native.memoryFile(options.encodedOptions);
     const status = native.pipe();
-    const block = native.pipe();
-    const report = native.nonBlockingPipe();
-    const ofTheChild = [argsFd, status.writeFd, block.readFd, report.writeFd];
+    this.#pipes = new LauncherPipes(native);
+    const { block, report } = this.#pipes.childFds;
     const seccomp = options.seccompFd === undefined ? [] : [options.seccompFd];
     try {
       this.pid = native.spawn({
         path: options.bwrapPath,
         arguments: commandOf(options),
         environment: [`${OWNER_VARIABLE}=${options.ownerKey}`],
-        fds: [options.stdinFd, ...options.outputFds, ...ofTheChild, options.launcherFd, ...seccomp],
+        // In the order of BWRAP_FDS and LAUNCHER_FDS.
+        fds: [
+          options.stdinFd,
+          ...options.outputFds,
+          argsFd,
+          status.writeFd,
+          block,
+          report,
+          options.launcherFd,
+          ...seccomp,
+        ],
         identity: options.identity,
       });
     } catch (error) {
-      for (const fd of [status.readFd, block.writeFd, report.readFd]) closeSync(fd);
+      closeSync(status.readFd);
+      this.#pipes.close();
       throw error;
     } finally {
-      for (const fd of ofTheChild) closeSync(fd);
+      for (const fd of [argsFd, status.writeFd]) closeSync(fd);
+      this.#pipes.releaseChildFds();
     }
-    this.#blockFd = block.writeFd;
-    this.#reportFd = report.readFd;
     this.#status = new Socket({ fd: status.readFd, readable: true, writable: false });
-    this.ended = this.#watch(onStatus);
+    this.ended = this.#watch();
   }
 
   writeBlock(block: Buffer): void {
-    const fd = this.#blockFd;
-    if (fd === undefined) return;
-    this.#blockFd = undefined;
-    if (block.length > PIPE_BYTES) {
-      this.#blockSocket = new Socket({ fd, readable: false, writable: true });
-      this.#blockSocket.on("error", () => undefined); // the launcher is gone: its end says more
-      this.#blockSocket.end(block);
-      return;
-    }
-    try {
-      writeSync(fd, block);
-    } catch {
-      // EPIPE: the launcher is gone, its end says more
-    } finally {
-      closeSync(fd);
-    }
+    this.#pipes.writeBlock(block);
+  }
+
+  withdrawBlock(): void {
+    this.#pipes.withdrawBlock();
   }
 
   readReport(): Buffer {
-    const report = Buffer.alloc(REPORT_BYTES);
-    try {
-      return report.subarray(0, readSync(this.#reportFd, report));
-    } catch {
-      return Buffer.alloc(0);
-    }
+    return this.#pipes.readReport();
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
     this.#status.destroy();
-    this.#blockSocket?.destroy();
-    if (this.#blockFd !== undefined) closeSync(this.#blockFd);
-    closeSync(this.#reportFd);
+    this.#pipes.close();
   }
 
   /** The monitor alone holds the other end of the status pipe, so its end is the monitor's. */
-  #watch(onStatus: OnStatus): Promise<BwrapEnd> {
+  #watch(): Promise<SandboxEnd> {
     return new Promise((resolve) => {
       this.#status.setEncoding("latin1");
-      this.#status.on("data", onStatus);
+      this.#status.on("data", (text: string) => this.#reader.push(text));
       this.#status.on("error", () => undefined);
       this.#status.once("close", () => void this.#reap().then(resolve));
     });
   }
 
-  async #reap(): Promise<BwrapEnd> {
-    for (let attempt = 0; attempt < REAP_ATTEMPTS; attempt++) {
-      const reaped = this.#native.reap(this.pid);
-      if (reaped === "not-a-child") break;
-      if (reaped !== "running") return { signal: signalName(reaped.signal), error: undefined };
-      if (attempt < 3) await new Promise((resolve) => setImmediate(resolve));
-      else await new Promise((resolve) => setTimeout(resolve, 1));
-    }
-    return { signal: undefined, error: undefined };
+  async #reap(): Promise<SandboxEnd> {
+    const reaped = await reapSoon(this.#native, this.pid);
+    const signal = reaped === undefined ? undefined : signalName(reaped.signal);
+    return { exitCode: this.#reader.exitCode, signal, error: undefined };
   }
 }
 
@@ -171,12 +149,14 @@ function signalName(signal: number): string | undefined {
 /** bwrap's streams end with it, unless something inside the kernel still holds them: then we go on without. */
 const STREAM_END_TIMEOUT_MS = 1000;
 
-class NodeBwrapChild implements BwrapChild {
-  readonly ended: Promise<BwrapEnd>;
+class NodeBwrapChild implements SandboxChild {
+  readonly ended: Promise<SandboxEnd>;
   readonly #child: ChildProcess;
+  readonly #reader: StatusReader;
   #report = Buffer.alloc(0);
 
-  constructor(options: BwrapChildOptions, onStatus: OnStatus) {
+  constructor(options: BwrapChildOptions, onInit: OnInit) {
+    this.#reader = new StatusReader(onInit);
     const [program = "", ...rest] = commandOf(options);
     const { identity, launcherFd, seccompFd } = options;
     const seccomp = seccompFd === undefined ? [] : [seccompFd];
@@ -192,7 +172,9 @@ class NodeBwrapChild implements BwrapChild {
       this.#stream(fd)?.on("error", () => undefined); // its end says more
     }
     this.#stream(BWRAP_FDS.args)?.end(options.encodedOptions);
-    this.#stream(BWRAP_FDS.status)?.setEncoding("latin1").on("data", onStatus);
+    this.#stream(BWRAP_FDS.status)
+      ?.setEncoding("latin1")
+      .on("data", (text: string) => this.#reader.push(text));
     this.#stream(LAUNCHER_FDS.report)?.on("data", (chunk: Buffer) => {
       this.#report = Buffer.concat([this.#report, chunk]);
     });
@@ -207,6 +189,10 @@ class NodeBwrapChild implements BwrapChild {
     this.#stream(LAUNCHER_FDS.block)?.end(block);
   }
 
+  withdrawBlock(): void {
+    this.#stream(LAUNCHER_FDS.block)?.end();
+  }
+
   readReport(): Buffer {
     return this.#report;
   }
@@ -215,10 +201,11 @@ class NodeBwrapChild implements BwrapChild {
     for (const stream of this.#child.stdio) stream?.destroy();
   }
 
-  #watch(): Promise<BwrapEnd> {
+  #watch(): Promise<SandboxEnd> {
     return new Promise((resolve) => {
-      const finish = (signal: string | null) => resolve({ signal: signal ?? undefined, error: undefined });
-      this.#child.once("error", (error) => resolve({ signal: undefined, error }));
+      const finish = (signal: string | null) =>
+        resolve({ exitCode: this.#reader.exitCode, signal: signal ?? undefined, error: undefined });
+      this.#child.once("error", (error) => resolve({ exitCode: undefined, signal: undefined, error }));
       this.#child.once("exit", (_code, signal) => {
         setTimeout(() => finish(signal), STREAM_END_TIMEOUT_MS).unref();
       });

@@ -14,7 +14,12 @@ export type ProcessExit =
    * The isolation ended without the action's exit code: it never came up, or somebody outside killed it. Without a
    * message stderr has the words of the isolation itself.
    */
-  | { readonly kind: "broken"; readonly message: string | undefined };
+  | {
+      readonly kind: "broken";
+      readonly message: string | undefined;
+      /** Our own builder could not make it; nothing of the action ran, and bwrap is worth a try. */
+      readonly setupFailed?: boolean;
+    };
 
 export interface IsolatedProcess {
   /** Resolves when the outermost process has ended, which may be before everything is dead. Never rejects. */

@@ -26,7 +26,7 @@ export const BLOCK_ADDRESS = 0x2000_0000;
 /** First number of a report. */
 export const LaunchStage = { EnterDirectory: 1, Execute: 2 } as const;
 
-type Instruction = readonly [bytes: string, text: string];
+export type Instruction = readonly [bytes: string, text: string];
 
 const X64_CODE: readonly Instruction[] = [
   ["bb05000000", "mov ebx,0x5"],
@@ -241,9 +241,20 @@ const PT_GNU_STACK = 0x6474_e551;
 
 /** Returns the executable file for `architecture` (as in process.arch); undefined for one we have no code for. */
 export function launcherImage(architecture: string = process.arch): Buffer | undefined {
+  const code = launcherCode(architecture);
+  return code === undefined ? undefined : executableImage(architecture, code);
+}
+
+/** The launcher's instructions, which run wherever they lie. */
+export function launcherCode(architecture: string): readonly Instruction[] | undefined {
+  return MACHINES[architecture]?.code;
+}
+
+/** Returns a file with that code, which begins at its first instruction. */
+export function executableImage(architecture: string, instructions: readonly Instruction[]): Buffer | undefined {
   const machine = MACHINES[architecture];
   if (machine === undefined) return undefined;
-  const code = Buffer.from(machine.code.map(([bytes]) => bytes).join(""), "hex");
+  const code = Buffer.from(instructions.map(([bytes]) => bytes).join(""), "hex");
   const headerBytes = ELF_HEADER_BYTES + 2 * PROGRAM_HEADER_BYTES;
   const fileBytes = headerBytes + code.length;
   const readExecute = 5;

@@ -1,21 +1,25 @@
-// One bwrap from fork to settled: started with the launcher in it, given its command, killed, known to be dead.
+// One sandbox from fork to settled: started with the launcher in it, given its command, killed, known to be dead.
 //
-//   spawn ──► "child-pid" ──► launcher waits (limits set, handle held) ──► launch() ──► exit ──► settled
+//   spawn ──► pid inside ──► launcher waits (limits set, handle held) ──► launch() ──► exit ──► settled
 //                 │                                                            │
 //                 └────────────────── kill() is right at any time ◄────────────┘
 //
-// Invariant: bwrap's exit is not the end. Its monitor returns while processes inside may still write, so `settle` waits
+// Our own builder makes it where it can, bwrap where it cannot. Invariant: bwrap's exit is not the end. Its monitor returns while processes inside may still write, so `settle` waits
 // for the init of the pid namespace, which ends last of all (executor measurements 5.2). What the limits are and when to
 // kill is runner/.
 
 import { closeSync, openSync } from "node:fs";
 import { encodeArguments } from "./bwrap-arguments.ts";
-import { type BwrapChild, startBwrap } from "./bwrap-child.ts";
+import { BuilderChild } from "./builder-child.ts";
+import { startBwrap } from "./bwrap-child.ts";
 import type { IsolatedProcess, ProcessExit } from "./isolated-process.ts";
 import { encodeLaunchBlock, type LaunchCommand } from "./launcher-block.ts";
 import { LaunchStage } from "./launcher-image.ts";
 import type { NativeCalls, ReapedProcess } from "./native-calls.ts";
 import { groupExists, killQuietly, ProcessHandle } from "./process-table.ts";
+import type { OnInit, SandboxChild } from "./sandbox-child.ts";
+import { encodeSetup } from "./setup-block.ts";
+import { setupProgram } from "./setup-program.ts";
 import type { SlotIdentity } from "./slot-identity.ts";
 
 export interface SandboxProcessOptions {
@@ -31,27 +35,35 @@ export interface SandboxProcessOptions {
   readonly outputFds: readonly [number, number];
   readonly ownerKey: string;
   readonly native: NativeCalls | undefined;
+  /** undefined: bwrap makes the sandbox. */
+  readonly builder: SandboxBuilder | undefined;
+}
+
+export interface SandboxBuilder {
+  /** An open file with builderImage() in it; borrowed. */
+  readonly builderFd: number;
+  /** As in the file at `seccompPath`. */
+  readonly filter: Buffer | undefined;
 }
 
 export class SandboxProcess implements IsolatedProcess {
   readonly exit: Promise<ProcessExit>;
   readonly ready: Promise<boolean>;
-  readonly #child: BwrapChild;
+  readonly #child: SandboxChild;
   readonly #native: NativeCalls | undefined;
   #init: ProcessHandle | undefined;
-  #status = "";
   #exited = false;
   #killed = false;
   #usage: ReapedProcess | undefined;
   #resolveReady: (ready: boolean) => void = () => undefined;
 
-  /** Throws when not even bwrap can be started. */
+  /** Throws when not even bwrap, or the builder, can be started. */
   constructor(options: SandboxProcessOptions) {
     this.#native = options.native;
     this.ready = new Promise((resolve) => {
       this.#resolveReady = resolve;
     });
-    this.#child = openAndStart(options, (text) => this.#receiveStatus(text));
+    this.#child = startChild(options, (pid) => this.#holdInit(pid));
     this.exit = this.#watchExit();
   }
 
@@ -70,6 +82,8 @@ export class SandboxProcess implements IsolatedProcess {
   kill(): void {
     this.#killed = true;
     this.#init?.kill();
+    // A first process that is not known yet, and in no group any more, ends when its launcher gets no command.
+    this.#child.withdrawBlock();
     const { pid } = this.#child;
     // bwrap leads a process group of its own, which may hold helpers that started before the pid namespace did.
     if (!this.#exited && pid !== undefined) {
@@ -115,12 +129,10 @@ export class SandboxProcess implements IsolatedProcess {
     return true;
   }
 
-  #receiveStatus(text: string): void {
-    this.#status = (this.#status + text).slice(-4096);
-    const pid = /"child-pid":\s*(\d+)/.exec(this.#status)?.[1];
-    if (pid === undefined || this.#init !== undefined || this.#exited) return;
+  #holdInit(pid: number): void {
+    if (this.#init !== undefined || this.#exited) return;
     try {
-      this.#init = new ProcessHandle(Number(pid));
+      this.#init = new ProcessHandle(pid);
       if (this.#killed) this.#init.kill();
       this.#resolveReady(true);
     } catch {
@@ -129,30 +141,47 @@ export class SandboxProcess implements IsolatedProcess {
   }
 
   async #watchExit(): Promise<ProcessExit> {
-    const { signal, error } = await this.#child.ended;
+    const { exitCode, signal, error, setupFailure } = await this.#child.ended;
     this.#exited = true;
     this.#resolveReady(false);
     if (error !== undefined) return { kind: "broken", message: error.message };
-    const exitCode = /"exit-code":\s*(\d+)/.exec(this.#status)?.[1];
-    const report = exitCode === "127" ? this.#child.readReport() : Buffer.alloc(0);
+    if (setupFailure !== undefined) return { kind: "broken", message: setupFailure, setupFailed: true };
+    const report = exitCode === 127 ? this.#child.readReport() : Buffer.alloc(0);
     if (report.length === 8) {
       const stage = report.readUInt32LE(0) === LaunchStage.EnterDirectory ? "enter-directory" : "execute";
       return { kind: "not-launched", failure: { stage, errno: report.readUInt32LE(4) } };
     }
-    if (exitCode !== undefined) return { kind: "exited", exitCode: Number(exitCode) };
-    return {
-      kind: "broken",
-      message: signal === undefined ? undefined : `The sandbox was ended by ${signal} from outside`,
-    };
+    if (exitCode !== undefined) return { kind: "exited", exitCode };
+    return { kind: "broken", message: this.#brokenMessage(signal) };
+  }
+
+  /** undefined: bwrap has said it on stderr. */
+  #brokenMessage(signal: string | undefined): string | undefined {
+    if (signal !== undefined) return `The sandbox was ended by ${signal} from outside`;
+    return this.#child instanceof BuilderChild ? "The sandbox was ended from outside" : undefined;
   }
 }
 
-function openAndStart(options: SandboxProcessOptions, onStatus: (text: string) => void): BwrapChild {
+function startChild(options: SandboxProcessOptions, onInit: OnInit): SandboxChild {
+  return startBuilder(options, onInit) ?? startBwrapChild(options, onInit);
+}
+
+/** undefined when only bwrap can make that sandbox. */
+function startBuilder(options: SandboxProcessOptions, onInit: OnInit): SandboxChild | undefined {
+  const { builder, native, identity = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 } } = options;
+  if (builder === undefined || native === undefined || identity.uid === 0) return undefined;
+  const calls = setupProgram(options.options, { identity, filter: builder.filter });
+  const encodedCalls = calls === undefined ? undefined : encodeSetup(calls);
+  if (calls === undefined || encodedCalls === undefined) return undefined;
+  return new BuilderChild({ ...options, builderFd: builder.builderFd, calls, encodedCalls }, native, onInit);
+}
+
+function startBwrapChild(options: SandboxProcessOptions, onInit: OnInit): SandboxChild {
   // Opened for each: bwrap reads it from its current position to its end.
   const seccompFd = options.seccompPath === undefined ? undefined : openSync(options.seccompPath, "r");
   try {
     const encodedOptions = encodeArguments(options.options);
-    return startBwrap({ ...options, encodedOptions, seccompFd }, options.native, onStatus);
+    return startBwrap({ ...options, encodedOptions, seccompFd }, options.native, onInit);
   } finally {
     if (seccompFd !== undefined) closeSync(seccompFd);
   }

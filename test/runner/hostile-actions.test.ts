@@ -23,18 +23,20 @@ import {
   OWNER_VARIABLE,
 } from "../../src/sandbox/process-table.ts";
 import { HOSTILE_CASES, type HostileCase } from "./hostile-cases.ts";
-import { makeRealRunner, RUNNER_USERS, type RealRunnerFixture } from "./real-runner.ts";
+import { makeRealRunner, RUNNER_USERS, SANDBOX_MAKERS, type RealRunnerFixture } from "./real-runner.ts";
 
 const NEVER = new AbortController().signal;
 
-for (const user of RUNNER_USERS) {
-  describe(`hostile actions, ${user}`, { timeout: 120_000 }, () => {
+const RUNNERS = RUNNER_USERS.flatMap((user) => SANDBOX_MAKERS.map((sandbox) => ({ user, sandbox })));
+
+for (const { user, sandbox } of RUNNERS) {
+  describe(`hostile actions, ${user}, sandbox ${sandbox}`, { timeout: 120_000 }, () => {
     let fixture: RealRunnerFixture;
     let store: string;
     let fingerprint: string;
 
     beforeAll(async () => {
-      fixture = await makeRealRunner({ user });
+      fixture = await makeRealRunner({ user, sandbox });
       store = join(fixture.buildRootPath, "store");
       mkdirSync(join(store, "cached"), { recursive: true });
       for (const path of [join(store, "blob"), join(store, "cached", "header.h")]) {

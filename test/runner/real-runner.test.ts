@@ -1,10 +1,13 @@
 // The real runner keeps the contract: as root, as an ordinary user, without a sandbox, and where node:ffi cannot be used.
 
-import { makeRealRunner, RUNNER_USERS } from "./real-runner.ts";
+import { makeRealRunner, RUNNER_USERS, SANDBOX_MAKERS } from "./real-runner.ts";
 import { describeRunnerContract } from "./runner-contract.ts";
 
 for (const user of RUNNER_USERS) {
-  describeRunnerContract(`bwrap, ${user}`, () => makeRealRunner({ user }));
+  for (const sandbox of SANDBOX_MAKERS) {
+    describeRunnerContract(`${sandbox}, ${user}`, () => makeRealRunner({ user, sandbox }));
+  }
   describeRunnerContract(`no sandbox, ${user}`, () => makeRealRunner({ user, sandbox: "none" }));
 }
-describeRunnerContract("bwrap, without native calls", () => makeRealRunner({ nativeCalls: false }));
+// Our own builder needs them, so these are bwrap's.
+describeRunnerContract("without native calls", () => makeRealRunner({ nativeCalls: false }));

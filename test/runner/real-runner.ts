@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isReachableForOthers } from "../../src/sandbox/reachable-root.ts";
 import { startRunner } from "../../src/runner/runner-client.ts";
+import type { WantedSandbox } from "../../src/runner/runner-protocol.ts";
 import {
   type HostUser,
   type PreparedView,
@@ -32,17 +33,20 @@ export interface RealRunnerFixture extends RunnerFixture {
 
 export type RunnerUser = "server's user" | "ordinary user";
 
+/** Who makes the sandboxes of tests that must hold for both: our own builder, and bwrap, which it must equal. */
+export const SANDBOX_MAKERS = ["own", "bwrap"] as const satisfies readonly WantedSandbox[];
+
 /** The users this test run can have: root has both. */
 export const RUNNER_USERS: readonly RunnerUser[] =
   process.getuid?.() === 0 ? ["server's user", "ordinary user"] : ["server's user"];
 
 export async function makeRealRunner(
-  options: { readonly user?: RunnerUser; readonly sandbox?: "bwrap" | "none"; readonly nativeCalls?: boolean } = {},
+  options: { readonly user?: RunnerUser; readonly sandbox?: WantedSandbox; readonly nativeCalls?: boolean } = {},
 ): Promise<RealRunnerFixture> {
   const base = mkdtempSync(join(tmpdir(), "ledge-runner-"));
   chmodSync(base, 0o755);
   const buildRootPath = join(base, "build");
-  const sandbox = options.sandbox ?? "bwrap";
+  const sandbox = options.sandbox ?? "own";
   const ordinary = options.user === "ordinary user";
   const hosted = ordinary ? await startHostedRunner(base, buildRootPath, sandbox) : undefined;
   const runner = hosted?.runner ?? (await startOwnRunner(buildRootPath, sandbox, options.nativeCalls ?? true));
@@ -102,7 +106,7 @@ function defaultSpec(id: string, directory: string): Omit<RunSpec, "arguments"> 
   };
 }
 
-async function startOwnRunner(buildRootPath: string, sandbox: "bwrap" | "none", nativeCalls: boolean): Promise<Runner> {
+async function startOwnRunner(buildRootPath: string, sandbox: WantedSandbox, nativeCalls: boolean): Promise<Runner> {
   const logger = createLogger({ level: "error", format: "text" });
   const started = await startRunner({ sandbox, buildRootPath, slots: 4, nativeCalls, logger });
   if (!started.available) throw new Error(`No sandbox for tests: ${started.reason}; ${started.remedy}`);
@@ -112,7 +116,7 @@ async function startOwnRunner(buildRootPath: string, sandbox: "bwrap" | "none", 
 async function startHostedRunner(
   base: string,
   buildRootPath: string,
-  sandbox: "bwrap" | "none",
+  sandbox: WantedSandbox,
 ): Promise<{ runner: Runner; pid: number }> {
   mkdirSync(buildRootPath);
   chownSync(buildRootPath, ORDINARY_UID, ORDINARY_UID);

@@ -12,7 +12,7 @@ export type HostRequest =
   | { readonly type: "prepare"; readonly view: PreparedView }
   | { readonly type: "close" };
 
-const [buildRootPath = "", sandbox = "bwrap", uidText = ""] = process.argv.slice(2);
+const [buildRootPath = "", sandbox = "own", uidText = ""] = process.argv.slice(2);
 if (uidText !== "") {
   const uid = Number(uidText);
   process.setgroups?.([]);
@@ -20,7 +20,7 @@ if (uidText !== "") {
   process.setuid?.(uid);
 }
 const started = await startRunner({
-  sandbox: sandbox === "none" ? "none" : "bwrap",
+  sandbox: sandbox === "none" || sandbox === "bwrap" ? sandbox : "own",
   buildRootPath,
   slots: 4,
   logger: createLogger({ level: "error", format: "text" }),

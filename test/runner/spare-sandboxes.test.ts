@@ -6,12 +6,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { RunSpec } from "../../src/runner/runner.ts";
 import { findMarkedProcesses, ownerKeyOf, OWNER_VARIABLE } from "../../src/sandbox/process-table.ts";
-import { makeRealRunner, type RealRunnerFixture, RUNNER_USERS, shell } from "./real-runner.ts";
+import { makeRealRunner, type RealRunnerFixture, RUNNER_USERS, SANDBOX_MAKERS, shell } from "./real-runner.ts";
 
 const NEVER = new AbortController().signal;
 
-/** bwrap's monitor, the init of its pid namespace, and the launcher, which waits for a command. */
-const PROCESSES_OF_A_SPARE = 3;
+/** The init of its pid namespace and the launcher, which waits for a command; bwrap has a monitor as well. */
+const PROCESSES_OF_A_SPARE = { own: 2, bwrap: 3 };
+const RUNNERS = RUNNER_USERS.flatMap((user) => SANDBOX_MAKERS.map((sandbox) => ({ user, sandbox })));
 
 /** Everything an action can know about its surroundings that is not a time, a pid of its own children or an inode. */
 const LOOK_AROUND = `
@@ -28,11 +29,11 @@ ls -la / /dev /etc | grep -v ' proc$' | sed 's/[A-Z][a-z][a-z] [ 0-9]* [0-9:]* /
 cat in; ls -la /build /tmp
 `;
 
-for (const user of RUNNER_USERS) {
-  describe(`sandboxes set up ahead, ${user}`, { timeout: 120_000 }, () => {
+for (const { user, sandbox } of RUNNERS) {
+  describe(`sandboxes set up ahead, ${user}, sandbox ${sandbox}`, { timeout: 120_000 }, () => {
     let fixture: RealRunnerFixture;
     beforeAll(async () => {
-      fixture = await makeRealRunner({ user });
+      fixture = await makeRealRunner({ user, sandbox });
     });
     afterAll(async () => {
       await fixture.close();
@@ -45,7 +46,7 @@ for (const user of RUNNER_USERS) {
 
     async function prepared(spec: RunSpec): Promise<void> {
       fixture.runner.prepare?.(spec);
-      await until(() => spares(fixture) === PROCESSES_OF_A_SPARE);
+      await until(() => spares(fixture) === PROCESSES_OF_A_SPARE[sandbox]);
     }
 
     it("show an action the same as those that are not", async () => {
@@ -87,9 +88,9 @@ for (const user of RUNNER_USERS) {
     });
 
     it("are replaced by the next one in the slot, and end with the runner", async () => {
-      const other = await makeRealRunner({ user });
+      const other = await makeRealRunner({ user, sandbox });
       for (let i = 0; i < 3; i++) other.runner.prepare?.(other.newSpec({ arguments: [] }));
-      await until(() => spares(other) === PROCESSES_OF_A_SPARE);
+      await until(() => spares(other) === PROCESSES_OF_A_SPARE[sandbox]);
       await other.close();
       expect(spares(other)).toBe(0);
     });
