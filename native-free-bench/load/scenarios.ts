@@ -19,6 +19,7 @@ import type { LoadSetup } from "./load-setup.ts";
 import { prepare, prepareWrite } from "./prepared-calls.ts";
 import type { PreparedCall } from "./raw-connection.ts";
 import { cycle, type Load, type Scenario } from "./scenario.ts";
+import { LEAST_TEMPLATE_BYTES, UploadTemplate } from "./upload-template.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -225,6 +226,10 @@ function write(name: string, what: string, sizeBytes: number, shape?: Scenario["
     ...(shape === undefined ? {} : { shape }),
     prepare: async (setup) => {
       const template = setup.blob(sizeBytes).data;
+      if (sizeBytes >= LEAST_TEMPLATE_BYTES) {
+        const large = new UploadTemplate(template);
+        return { unitsPerCall: sizeBytes, next: () => large.next(setup) };
+      }
       const next = (): PreparedCall => {
         const { data, digest } = setup.variantOf(template);
         return prepareWrite(setup.writeName(digest), data);
