@@ -74,6 +74,14 @@ function sources(changes: readonly (readonly [string, Node])[] = []): Model {
 
 const nothing = () => undefined;
 
+/** A directory that symlinks lead to, of this test alone: later tampering goes through them. */
+function outside(): string {
+  const path = `${fixture.execPath}-outside`;
+  mkdirSync(path, { recursive: true });
+  for (const name of ["f1", "f2"]) writeFileSync(`${path}/${name}`, "not an input");
+  return path;
+}
+
 /** Where the clock of changes is coarse, what was made right before an action began is not kept. */
 function expectKept(paths: readonly string[], before: ReadonlyMap<string, number>, after: ReadonlyMap<string, number>) {
   if (blindMs(fixture.execPath) > 0) return;
@@ -174,7 +182,7 @@ const TAMPERINGS: readonly Tampering[] = [
   },
   { changesFiles: false, apply: (at, root) => (renameSync(at, `${root}/away`), renameSync(`${root}/away`, at)) },
   { changesFiles: false, apply: (at, root) => (renameSync(at, `${root}/away`), symlinkSync("away", at)) },
-  { changesFiles: false, apply: (at, root) => (renameSync(at, `${root}/away`), symlinkSync("/etc", at)) },
+  { changesFiles: false, apply: (at, root) => (renameSync(at, `${root}/away`), symlinkSync(outside(), at)) },
   {
     changesFiles: false, // two directories change places
     apply: (at, root) => {
