@@ -13,6 +13,7 @@ import { BlobIndex, IndexFlag } from "./blob-index.ts";
 import { MAX_40_BIT } from "./index-segment.ts";
 import { Invocations } from "./invocations.ts";
 import { currentLease, NO_LEASE } from "./lease-context.ts";
+import { decodeLeases, LEASES_KEY } from "./lease-record.ts";
 import { ReadEntry, readGroup } from "./entry-groups.ts";
 import { EntryRecords, type NewEntry, type Placed } from "./entry-records.ts";
 import {
@@ -80,6 +81,7 @@ export class EntryTable {
       leaseMs: options.leaseMs,
       budgetBytes: options.leaseBudgetBytes,
       renumber: (numbers) => this.index.renumberLeases(numbers),
+      saved: decodeLeases(options.store.get(LEASES_KEY)),
       metrics: options.metrics,
     });
     this.#records = new EntryRecords(options.store);
@@ -282,6 +284,19 @@ export class EntryTable {
     const isFile = (segment.flagsAt(slot) & IndexFlag.FILE) !== 0;
     this.invocations.move(held, joined, diskBytes(segment.sizeAt(slot), isFile));
     segment.setLease(slot, joined);
+    // The access log keeps it.
+    segment.setFlags(slot, segment.flagsAt(slot) | IndexFlag.TOUCHED);
+  }
+
+  /** Gives the entry in `slot` of `index.at` back the lease that the last process saved, unless it was touched since. */
+  restoreLease(slot: number, { epoch, lease }: { readonly epoch: number; readonly lease: number }): void {
+    const segment = this.index.at;
+    const held = segment.leaseAt(slot);
+    if (held !== NO_LEASE && !this.invocations.wasRestored(epoch, held)) return;
+    if (!this.invocations.wasRestored(epoch, lease)) return;
+    const isFile = (segment.flagsAt(slot) & IndexFlag.FILE) !== 0;
+    this.invocations.move(held, lease, diskBytes(segment.sizeAt(slot), isFile));
+    segment.setLease(slot, lease);
   }
 
   #account(slot: number, sign: 1 | -1): void {

@@ -9,6 +9,7 @@ import { crc32 } from "node:zlib";
 import { StatusError } from "../base/status.ts";
 import type { KeyValueOperation } from "../kv/key-value-store.ts";
 import { LmdbStore } from "../kv/lmdb-store.ts";
+import { decodeLeases } from "./lease-record.ts";
 import { IndexFlag } from "./blob-index.ts";
 import { ReadEntry, readGroup, withoutPlaces } from "./entry-groups.ts";
 import { decodeOldEntry } from "./entry-migration.ts";
@@ -109,6 +110,8 @@ function isWhole(key: Uint8Array, value: Uint8Array): boolean {
       return key.length === 34 && decodeChecksums(value) !== undefined;
     case 0x61:
       return key.length === 7;
+    case 0x6c:
+      return key.length === 1 && decodeLeases(value) !== undefined;
     case 0x6e:
       return key.length === 1 && value.length === 6;
     default:

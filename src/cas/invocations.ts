@@ -4,11 +4,14 @@
 // invocations touched names a number that stands for all of them, so it stays until the last of them ends. Leases are
 // granted within a budget: above it the one whose last call is the longest ago is broken, and counted.
 //
+// What is alive is saved now and then and restored by the next start, numbers included (lease-record.ts).
+//
 // Invariant: numbers are below 2^16 and in use by slots until renumber(), which gives those alive new ones.
 
+import { randomInt } from "node:crypto";
 import type { Clock } from "../base/clock.ts";
 import type { Counter, MetricsRegistry } from "../telemetry/metrics.ts";
-import { NO_LEASE } from "./lease-context.ts";
+import { CONNECTION_PREFIX, NO_LEASE } from "./lease-context.ts";
 
 const MAX_NUMBER = 2 ** 16 - 1;
 /** Of more alive ones, those noted last keep their lease when numbers are given anew: that must gain something. */
@@ -28,7 +31,17 @@ export interface InvocationsOptions {
   readonly budgetBytes: number;
   /** Replaces the numbers in all slots; called when they are used up. */
   readonly renumber: (numbers: Uint16Array) => void;
+  /** What was alive when the last process saved it. */
+  readonly saved?: SavedInvocations | undefined;
   readonly metrics: MetricsRegistry;
+}
+
+export interface SavedInvocations {
+  /** Numbers of another epoch mean nothing. */
+  readonly epoch: number;
+  /** lastCallMs: by the clock of the wall. */
+  readonly invocations: readonly { readonly number: number; readonly key: string; readonly lastCallMs: number }[];
+  readonly groups: readonly { readonly number: number; readonly members: readonly number[] }[];
 }
 
 interface Invocation {
@@ -53,6 +66,8 @@ export class Invocations {
   readonly #joined = new Map<number, Map<number, number>>();
   #joinedCount = 0;
   #joinedSinceMs = 0;
+  #epoch = randomInt(2 ** 32);
+  readonly #restored = new Set<number>();
 
   constructor(options: InvocationsOptions) {
     this.#options = options;
@@ -60,6 +75,7 @@ export class Invocations {
       "ledge_leases_broken_total",
       "Invocations whose blobs may be evicted before their lease ended, because leased blobs were above their budget",
     );
+    if (options.saved !== undefined && options.leaseMs > 0) this.#restore(options.saved);
     options.metrics.gauge("ledge_leases", "Invocations with a lease on blobs", () => this.#countAlive());
     options.metrics.gauge("ledge_leased_bytes", "Bytes on disk that are leased", () => this.#leasedBytes());
   }
@@ -119,6 +135,36 @@ export class Invocations {
     if (target !== undefined) target.bytes += bytes;
   }
 
+  /** Changes when all numbers do. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** True when `number` of `epoch`, as the last process saved it, still names what it named then. */
+  wasRestored(epoch: number, number: number): boolean {
+    return epoch === this.#epoch && this.#restored.has(number);
+  }
+
+  /** What is alive now. */
+  save(): SavedInvocations {
+    const { clock } = this.#options;
+    const behindMs = clock.nowMs() - clock.monotonicMs();
+    const invocations = [];
+    const groups = [];
+    for (const [number, invocation] of this.#table.entries()) {
+      if (invocation === undefined || !this.isLeased(number)) continue;
+      const { key, members, lastCallMs } = invocation;
+      if (key === undefined) groups.push({ number, members });
+      else invocations.push({ number, key, lastCallMs: Math.round(lastCallMs + behindMs) });
+    }
+    return { epoch: this.#epoch, invocations, groups };
+  }
+
+  /** `number` while it is leased; an end is for good, since a lease that begins again is noted with new touches. */
+  numberIfLeased(number: number): number {
+    return this.isLeased(number) ? number : NO_LEASE;
+  }
+
   isLeased(number: number): boolean {
     const invocation = this.#table[number];
     if (invocation === undefined) return false;
@@ -131,6 +177,32 @@ export class Invocations {
   leasedNumbers(): Uint8Array {
     this.#keepBudget();
     return Uint8Array.from(this.#table, (_, number) => (this.isLeased(number) ? 1 : 0));
+  }
+
+  /** Numbers stay, because the blobs of before name them; those between are nobody's. */
+  #restore({ epoch, invocations, groups }: SavedInvocations): void {
+    const { clock } = this.#options;
+    this.#epoch = epoch;
+    for (const { number, key, lastCallMs } of invocations) {
+      // A clock that was set back must not make a lease last for ever.
+      const ageMs = Math.max(0, clock.nowMs() - lastCallMs);
+      this.#setRestored(number, {
+        key: key.startsWith(CONNECTION_PREFIX) ? `ended ${key}` : key,
+        members: [number],
+        lastCallMs: clock.monotonicMs() - ageMs,
+      });
+      if (!key.startsWith(CONNECTION_PREFIX)) this.#numbers.set(key, number);
+    }
+    for (const { number, members } of groups) {
+      this.#setRestored(number, { key: undefined, members, lastCallMs: 0 });
+      this.#groups.set(members.join(), number);
+    }
+  }
+
+  #setRestored(number: number, facts: Pick<Invocation, "key" | "members" | "lastCallMs">): void {
+    while (this.#table.length <= number) this.#table.push(undefined);
+    this.#table[number] = { ...facts, isBroken: false, bytes: 0 };
+    this.#restored.add(number);
   }
 
   #keepBudget(): void {
@@ -197,6 +269,7 @@ export class Invocations {
     const alive = [...old.keys()].filter((number) => this.isLeased(number));
     const singles = alive.filter((number) => this.#isSingle(number)).slice(-MAX_ALIVE);
     for (const [index, number] of singles.entries()) numbers[number] = index + 1;
+    this.#epoch = randomInt(2 ** 32);
     this.#numbers.clear();
     this.#groups.clear();
     this.#table = [undefined];

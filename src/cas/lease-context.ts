@@ -9,6 +9,9 @@ import { AsyncLocalStorage } from "node:async_hooks";
 const acrossWaits = new AsyncLocalStorage<number>();
 let untilReturn = 0;
 
+/** What calls that name no invocation are leased to; after a restart the same name is another connection's. */
+export const CONNECTION_PREFIX = "connection ";
+
 /** Nobody's: what is touched keeps the lease it has. */
 export const NO_LEASE = 0;
 

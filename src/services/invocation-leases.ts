@@ -3,7 +3,7 @@
 // A decorator of services: it knows which calls end in one go, and nothing of what they do.
 
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { NO_LEASE, withLease, withLeaseAcrossWaits } from "../cas/lease-context.ts";
+import { CONNECTION_PREFIX, NO_LEASE, withLease, withLeaseAcrossWaits } from "../cas/lease-context.ts";
 import type { Call, Method, Service, StreamCall } from "../grpc/service.ts";
 import { ByteStream } from "../proto/bytestream.ts";
 import { ActionCache, ContentAddressableStorage } from "../proto/remote_execution.ts";
@@ -34,7 +34,7 @@ type HttpHandler = (request: IncomingMessage, response: ServerResponse) => void;
 export function leaseRequests(handler: HttpHandler, noteCall: NoteCall): HttpHandler {
   return (request, response) => {
     const { remoteAddress, remotePort } = request.socket;
-    acrossWaits(noteCall(`connection ${remoteAddress}:${remotePort}`), () => handler(request, response));
+    acrossWaits(noteCall(`${CONNECTION_PREFIX}${remoteAddress}:${remotePort}`), () => handler(request, response));
   };
 }
 
@@ -73,5 +73,5 @@ function rememberInvocations(): (call: Call) => string {
 }
 
 function connectionOf(call: Call): string {
-  return `connection ${call.connectionId}`;
+  return `${CONNECTION_PREFIX}${call.connectionId}`;
 }

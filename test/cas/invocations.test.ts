@@ -172,6 +172,58 @@ describe("leases in the local store", () => {
     expect(await present(fixture, [asked, stored])).toEqual([false, false]);
   });
 
+  // A restart in the middle of a build takes nothing away that the build was told of.
+  test("leases outlive a restart, by number and by group, and end when they would have ended", async () => {
+    const { clock, fixture, storage } = await open();
+    await using _ = fixture;
+    const build = storage.noteCall("build");
+    const stored = await withLeaseAcrossWaits(build, () => putRandom(storage.blobs, MIB));
+    const shared = await withLeaseAcrossWaits(build, () => putRandom(storage.blobs, MIB));
+    const other = storage.noteCall("other build");
+    await withLease(other, () => storage.blobs.findMissing(DigestBatch.of(DigestFunction.SHA256, [shared])));
+    const connection = storage.noteCall("connection 7");
+    const ofConnection = await withLeaseAcrossWaits(connection, () => putRandom(storage.blobs, MIB));
+    clock.advance(HOUR_MS / 2);
+
+    await fixture.restart();
+    await fixture.storage.loaded;
+
+    const { blobs } = fixture.storage;
+    const refill = async () => {
+      for (let index = 0; index < 40; index++) {
+        clock.advance(1000);
+        await putRandom(blobs, MIB);
+      }
+    };
+    // Another connection may have the number of the one before.
+    expect(fixture.storage.noteCall("connection 7")).not.toBe(connection);
+    expect(fixture.storage.noteCall("other build")).toBe(other);
+    await refill();
+    expect(await present(fixture, [stored, shared, ofConnection])).toEqual([true, true, true]);
+    clock.advance(HOUR_MS / 2);
+    // The first one ended an hour after its last call; the other called after the restart.
+    await refill();
+    expect(await present(fixture, [stored, shared, ofConnection])).toEqual([false, true, false]);
+  });
+
+  test("leases outlive numbers given anew", () => {
+    const clock = new ManualClock(Date.UTC(2026, 0, 1));
+    const options = { clock, leaseMs: HOUR_MS, budgetBytes: MIB, renumber: () => undefined };
+    const before = new Invocations({ ...options, metrics: new MetricsRegistry() });
+    const first = before.noteCall("first");
+    const { epoch } = before;
+    expect(before.wasRestored(epoch, first)).toBe(false);
+    const saved = before.save();
+    const after = new Invocations({ ...options, saved, metrics: new MetricsRegistry() });
+    expect(after.epoch).toBe(epoch);
+    expect([after.wasRestored(epoch, first), after.isLeased(first)]).toEqual([true, true]);
+    for (let index = 0; index < 70_000; index++) after.noteCall(`build ${index}`);
+    expect(after.epoch).not.toBe(epoch);
+    expect(after.wasRestored(epoch, first)).toBe(false);
+    clock.advance(2 * HOUR_MS);
+    expect(after.save()).toMatchObject({ invocations: [], groups: [] });
+  });
+
   test("leases take half of the store and no more: beyond it the oldest one is broken instead of refusing uploads", async () => {
     const { clock, fixture, storage } = await open();
     await using _ = fixture;
