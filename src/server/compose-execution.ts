@@ -18,6 +18,7 @@ import { DirectoryCache } from "../worker/directory-cache.ts";
 import type { Executor } from "../worker/executor.ts";
 import { FileCache } from "../worker/file-cache.ts";
 import { FileThreads } from "../worker/file-threads.ts";
+import { RecentTrees } from "../worker/input-tree.ts";
 import { TreeCache } from "../worker/tree-cache.ts";
 import type { ServerConfig } from "./config.ts";
 import { configuredMounts, platformOffer, rootModeOf } from "./platform.ts";
@@ -72,7 +73,7 @@ export async function openRunner(
   if (config.slots === 0) return without("this server was started with --slots 0");
   if (config.dataDir === ":memory:") return without("with --data-dir :memory: there is no place for build directories");
   const started = await startRunner({
-    sandbox: config.sandbox === "none" ? "none" : "bwrap",
+    sandbox: config.sandbox === "none" || config.sandbox === "own" ? config.sandbox : "bwrap",
     bwrapPath: config.bwrapPath,
     buildRootPath: buildRootPath(config),
     slots: config.slots,
@@ -156,7 +157,15 @@ async function openExecutor(
     runner,
     threads,
     buildDirectories,
-    inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache, treeCache, sharesFiles },
+    inputRoots: {
+      store,
+      directoryCache: new DirectoryCache(),
+      recentTrees: new RecentTrees(),
+      threads,
+      fileCache,
+      treeCache,
+      sharesFiles,
+    },
     digestOf,
     platform: platformOffer(workerName, config.platform),
     rootModeOf: (instanceName) => rootModeOf(config.platform, instanceName),
@@ -189,7 +198,9 @@ function explainMissingSandbox(
 function isolationText({ condition }: AvailableRunner): string {
   const { availability } = condition;
   if (!availability.available || availability.profile === undefined) return "WITHOUT any isolation (--sandbox=none)";
-  return `each in a bubblewrap sandbox (bwrap ${availability.profile.bwrapVersion})`;
+  const { bwrapVersion } = availability.profile;
+  if (condition.ownBuilder) return `each in a sandbox of our own (bwrap ${bwrapVersion} for what that cannot do)`;
+  return `each in a bubblewrap sandbox (bwrap ${bwrapVersion})`;
 }
 
 function cacheOnly(reason: string): ComposedExecution {

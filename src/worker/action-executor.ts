@@ -218,7 +218,10 @@ export class ActionExecutor implements Executor {
       supply,
       pin,
     });
-    made.catch(() => this.#keptDirectories.abandon(slot));
+    made.catch((error: unknown) => {
+      this.#keptDirectories.abandon(slot);
+      if (toStatusError(error).code === Code.RESOURCE_EXHAUSTED) this.#keptDirectories.discardAll();
+    });
     return made;
   }
 

@@ -2,7 +2,7 @@
 //
 // Invariant: an action never gets a file that it could change for others. Where actions have a user of their own, files
 // are hard links to what only the server may write; elsewhere every action gets copies; what the client marked as
-// read-only may be a mount of a cached tree. Blobs stay pinned until the caller releases them.
+// read-only may be a mount of a cached tree. What is made from blobs keeps them pinned until the caller releases them.
 // Reading is input-tree.ts, layout input-plan.ts, creating materialize-plan.ts.
 
 import { invalidArgument } from "../base/status.ts";
@@ -12,13 +12,14 @@ import type { DirectoryCache } from "./directory-cache.ts";
 import { markExtended, type LaidOutDirectory } from "./directory-layout.ts";
 import type { Owner } from "./file-operations.ts";
 import { planInputRoot, type DirectorySupply } from "./input-plan.ts";
-import { readInputTree, type InputTree } from "./input-tree.ts";
+import { assertPresent, readInputTree, type InputTree, type RecentTrees } from "./input-tree.ts";
 import { materializePlan, type MaterializeSource } from "./materialize-plan.ts";
 import { pruneReadOnlySubtrees, type MountedSubtree } from "./read-only-subtrees.ts";
 import type { TreeCache } from "./tree-cache.ts";
 
 export interface InputRootSource extends MaterializeSource {
   readonly directoryCache: DirectoryCache;
+  readonly recentTrees: RecentTrees;
   /** undefined: nothing can be mounted. */
   readonly treeCache: TreeCache | undefined;
   /** Actions have users of their own, so they may be given links to the server's files. */
@@ -58,8 +59,8 @@ export async function materializeInputRoot(source: InputRootSource, request: Inp
   const { workingDirectory, outputs, directory, owner } = request;
   const pruned = await pruneReadOnlySubtrees(request.digest, [workingDirectory, ...outputs], source);
   try {
-    const readFrom = { store: source.store, cache: source.directoryCache };
-    const tree = await readInputTree(pruned.rootDigest, readFrom, request.pin, pruned.directories);
+    const { store, directoryCache: cache, recentTrees: trees } = source;
+    const tree = await readInputTree(pruned.rootDigest, { store, cache, trees }, pruned.directories);
     assertDirectory(tree, workingDirectory);
     const { supply } = request;
     const plan = planInputRoot(tree, {
@@ -69,6 +70,8 @@ export async function materializeInputRoot(source: InputRootSource, request: Inp
     });
     const outputParents = [...outputs.map((names) => names.slice(0, -1)), ...request.mountPoints.map((name) => [name])];
     markExtended(plan.layout, outputParents);
+    request.pin(plan.files.map((file) => file.digest));
+    await assertPresent(tree, store);
     await materializePlan(plan, source, {
       root: directory.rootPath,
       ownDirectories: request.isMade ? [] : [directory.path],

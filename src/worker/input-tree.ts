@@ -1,12 +1,13 @@
 // Reads the Directories of an input root: every distinct one once, from the cache or the CAS, level by level.
 //
 // Invariant: what is missing is collected, directories and files alike, and reported together: a client uploads once
-// instead of discovering its losses one by one. Reading is iterative, so depth costs no stack.
+// instead of discovering its losses one by one. Reading is iterative, so depth costs no stack. A tree is a pure function
+// of its root's digest, so trees that were read lately are remembered; what is in the CAS is asked for each action anew.
 
 import { invalidArgument } from "../base/status.ts";
 import type { BlobStore } from "../cas/blob-store.ts";
 import { DigestBatch } from "../digest/digest-batch.ts";
-import { isEmptyDigest, type Digest } from "../digest/digest.ts";
+import { digestKey, isEmptyDigest, type Digest } from "../digest/digest.ts";
 import { missingBlobs } from "../digest/missing-blobs.ts";
 import type { DirectoryCache } from "./directory-cache.ts";
 import { EMPTY_DIRECTORY, type InputDirectory } from "./input-directory.ts";
@@ -15,10 +16,8 @@ import { EMPTY_DIRECTORY, type InputDirectory } from "./input-directory.ts";
 export interface InputTree {
   readonly rootDigest: Digest;
   readonly directories: ReadonlyMap<string, InputDirectory>;
-  /** Every distinct file digest of the tree. */
-  readonly files: ReadonlyMap<string, Digest>;
-  /** Every distinct directory digest of the tree. */
-  readonly directoryDigests: readonly Digest[];
+  /** Every distinct digest of the tree, of directories and files. */
+  readonly digests: DigestBatch;
 }
 
 /** Reads of the CAS at once; directories come one small blob at a time. */
@@ -31,34 +30,65 @@ export const MAX_INPUT_ENTRIES = 1_000_000;
 export interface InputTreeSource {
   readonly store: BlobStore;
   readonly cache: DirectoryCache;
+  readonly trees: RecentTrees;
 }
 
 /** Directories of the tree that are known already and differ from what their digest stands for: parts are left out. */
 export type KnownDirectories = ReadonlyMap<string, InputDirectory>;
 
+/** Digests of all remembered trees together: 40 bytes each, and the decoded directories they belong to. */
+const MAX_RECENT_DIGESTS = 50_000;
+
+/** Trees read lately, by the digest of their root. */
+export class RecentTrees {
+  /** In order of last use. */
+  readonly #trees = new Map<string, InputTree>();
+  #digestCount = 0;
+
+  find(rootDigest: Digest): InputTree | undefined {
+    const key = digestKey(rootDigest);
+    const tree = this.#trees.get(key);
+    if (tree === undefined) return undefined;
+    this.#trees.delete(key);
+    this.#trees.set(key, tree);
+    return tree;
+  }
+
+  add(tree: InputTree): void {
+    const key = digestKey(tree.rootDigest);
+    const { count } = tree.digests;
+    if (count > MAX_RECENT_DIGESTS / 2 || this.#trees.has(key)) return;
+    this.#trees.set(key, tree);
+    this.#digestCount += count;
+    for (const [oldKey, old] of this.#trees) {
+      if (this.#digestCount <= MAX_RECENT_DIGESTS) return;
+      this.#trees.delete(oldKey);
+      this.#digestCount -= old.digests.count;
+    }
+  }
+}
+
 /**
- * Reads the tree and makes sure that every blob of it is present (and thereby touched). The caller has no pin yet:
- * `pin` is called with each set of digests before its presence is asked for.
- * Throws FAILED_PRECONDITION naming everything missing, INVALID_ARGUMENT for directories that are not canonical.
+ * Reads the tree. Throws FAILED_PRECONDITION naming everything missing when a directory is, INVALID_ARGUMENT for
+ * directories that are not canonical. Whether its files are present is assertPresent()'s to say.
  */
 export async function readInputTree(
   rootDigest: Digest,
   source: InputTreeSource,
-  pin: (digests: Iterable<Digest>) => void,
   known: KnownDirectories = new Map(),
 ): Promise<InputTree> {
+  const remembered = known.size === 0 ? source.trees.find(rootDigest) : undefined;
+  if (remembered !== undefined) return remembered;
   const directories = new Map<string, InputDirectory>();
-  const files = new Map<string, Digest>();
-  const directoryDigests: Digest[] = [];
+  const digests = new DigestBatch();
+  digests.clear(rootDigest.fn);
   const missing: Digest[] = [];
   const isNewDirectory = makeIsNew(missing);
   const isNewFile = makeIsNew(missing);
   isNewDirectory(rootDigest);
   let level = [rootDigest];
   while (level.length > 0) {
-    const named = level.filter(({ hash }) => !known.has(hash));
-    pin(named);
-    directoryDigests.push(...named);
+    for (const digest of level) if (!known.has(digest.hash)) digests.add(digest);
     const loaded = await readDirectories(level, source, known);
     const next: Digest[] = [];
     for (const [position, digest] of level.entries()) {
@@ -68,17 +98,30 @@ export async function readInputTree(
         continue;
       }
       directories.set(digest.hash, directory);
-      for (const { digest: file } of directory.files) if (isNewFile(file)) files.set(file.hash, file);
+      for (const { digest: file } of directory.files) if (isNewFile(file)) digests.add(file);
       for (const { digest: child } of directory.directories) if (isNewDirectory(child)) next.push(child);
     }
     level = next;
   }
-  pin(files.values());
-  // Directories that came from the cache were not asked for above.
-  missing.push(...(await findMissing([...directoryDigests, ...files.values()], source.store)));
-  if (missing.length > 0) throw missingBlobs(missing, "Input root");
+  const tree = { rootDigest, directories, digests };
+  if (missing.length > 0) await assertPresent(tree, source.store, missing);
   assertEntryCount(rootDigest, directories);
-  return { rootDigest, directories, files, directoryDigests };
+  if (known.size === 0) source.trees.add(tree);
+  return tree;
+}
+
+/**
+ * Makes sure that every blob of the tree is present, and touches it. Whoever needs some of them pins them first.
+ * Throws FAILED_PRECONDITION naming everything missing, `missing` included.
+ */
+export async function assertPresent(
+  { digests }: InputTree,
+  store: BlobStore,
+  missing: readonly Digest[] = [],
+): Promise<void> {
+  const absent = digests.count === 0 ? [] : await store.findMissing(digests);
+  const all = [...missing, ...Array.from(absent, (position) => digests.digestAt(position))];
+  if (all.length > 0) throw missingBlobs(all, "Input root");
 }
 
 /** One hash with two sizes: at most one of them exists, the other is missing by definition. */
@@ -90,13 +133,6 @@ function makeIsNew(missing: Digest[]): (digest: Digest) => boolean {
     else if (knownSize !== digest.sizeBytes) missing.push(digest);
     return knownSize === undefined;
   };
-}
-
-async function findMissing(digests: readonly Digest[], store: BlobStore): Promise<Digest[]> {
-  const first = digests[0];
-  if (first === undefined) return [];
-  const batch = DigestBatch.of(first.fn, digests);
-  return Array.from(await store.findMissing(batch), (position) => batch.digestAt(position));
 }
 
 async function readDirectories(
@@ -120,7 +156,10 @@ async function readDirectories(
 }
 
 /** One directory, from the cache or the CAS; undefined when it is missing. */
-export async function readDirectory(digest: Digest, source: InputTreeSource): Promise<InputDirectory | undefined> {
+export async function readDirectory(
+  digest: Digest,
+  source: Omit<InputTreeSource, "trees">,
+): Promise<InputDirectory | undefined> {
   if (isEmptyDigest(digest)) return EMPTY_DIRECTORY;
   const cached = source.cache.find(digest);
   if (cached !== undefined) return cached;

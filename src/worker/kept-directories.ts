@@ -71,12 +71,16 @@ export class KeptDirectories {
     };
   }
 
-  /** The input root was not made after all: what was taken for it belongs to nobody, and the disk may be full. */
+  /** The input root was not made after all: what was taken for it belongs to nobody. */
   abandon(slot: number): void {
     const state = this.#slotOf(slot);
     for (const path of state.taken) this.#options.buildDirectories.discardPath(path);
     state.taken = [];
-    for (const node of state.tops.keys()) this.#drop(state, node);
+  }
+
+  /** The disk is full. */
+  discardAll(): void {
+    for (const state of this.#slots.values()) for (const node of state.tops.keys()) this.#drop(state, node);
   }
 
   /** Keeps what can be kept of the input root of an action that has ended, and discards the rest. Never rejects. */

@@ -8,7 +8,7 @@ import type { DirectoryCache } from "./directory-cache.ts";
 import type { Pin } from "../cas/blob-store.ts";
 import { digestKey, type Digest } from "../digest/digest.ts";
 import { planInputRoot, replicaKey, type InputPlan } from "./input-plan.ts";
-import { readInputTree } from "./input-tree.ts";
+import { assertPresent, readInputTree, type RecentTrees } from "./input-tree.ts";
 import { materializePlan, type MaterializeSource } from "./materialize-plan.ts";
 
 export interface CachedTree {
@@ -21,6 +21,7 @@ export interface CachedTree {
 
 export interface TreeSource extends MaterializeSource {
   readonly directoryCache: DirectoryCache;
+  readonly recentTrees: RecentTrees;
 }
 
 export interface TreeCacheOptions {
@@ -102,12 +103,14 @@ export class TreeCache {
   }
 
   async #make(digest: Digest, path: string, source: TreeSource) {
-    const pins: Pin[] = [];
-    const pin = (digests: Iterable<Digest>) => void pins.push(source.store.pin(digests));
+    const { store, directoryCache: cache, recentTrees: trees } = source;
+    let pin: Pin | undefined;
     try {
-      const tree = await readInputTree(digest, { store: source.store, cache: source.directoryCache }, pin);
+      const tree = await readInputTree(digest, { store, cache, trees });
       const plan = planInputRoot(tree);
       if (!isSuitable(plan)) return undefined;
+      pin = store.pin(plan.files.map((file) => file.digest));
+      await assertPresent(tree, store);
       await materializePlan(plan, source, {
         root: path,
         ownDirectories: [],
@@ -124,7 +127,7 @@ export class TreeCache {
       }
       return { path, entryCount: countEntries(plan), contents };
     } finally {
-      for (const held of pins) held.release();
+      pin?.release();
     }
   }
 

@@ -18,6 +18,7 @@ import { DirectoryCache } from "../../src/worker/directory-cache.ts";
 import type { ActionJob, ActionOutcome } from "../../src/worker/executor.ts";
 import { FileCache } from "../../src/worker/file-cache.ts";
 import { FileThreads } from "../../src/worker/file-threads.ts";
+import { RecentTrees } from "../../src/worker/input-tree.ts";
 import { TreeCache } from "../../src/worker/tree-cache.ts";
 import type { PlatformOffer } from "../../src/worker/platform-properties.ts";
 import { FakeRunner, type FakeProgram } from "../runner/fake-runner.ts";
@@ -88,7 +89,15 @@ export class ExecutorFixture implements AsyncDisposable {
       runner,
       threads,
       buildDirectories,
-      inputRoots: { store, directoryCache: new DirectoryCache(), threads, fileCache, treeCache, sharesFiles },
+      inputRoots: {
+        store,
+        directoryCache: new DirectoryCache(),
+        recentTrees: new RecentTrees(),
+        threads,
+        fileCache,
+        treeCache,
+        sharesFiles,
+      },
       digestOf,
       platform: TEST_OFFER,
       rootModeOf: () => "host",

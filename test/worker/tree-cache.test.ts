@@ -6,6 +6,7 @@ import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
 import { DirectoryCache } from "../../src/worker/directory-cache.ts";
 import { FileCache } from "../../src/worker/file-cache.ts";
 import { FileThreads } from "../../src/worker/file-threads.ts";
+import { RecentTrees } from "../../src/worker/input-tree.ts";
 import { TreeCache } from "../../src/worker/tree-cache.ts";
 import { TemporaryFolder } from "../support/temporary-folder.ts";
 import { ActionBuilder, executable, type TreeSpec } from "./action-builder.ts";
@@ -18,7 +19,7 @@ async function make(maxEntries: number) {
   for (const name of ["files", "trees"]) mkdirSync(`${folder.path}/${name}`);
   const fileCache = new FileCache({ directory: `${folder.path}/files`, store, threads, maxBytes: 1e9, maxFiles: 1e6 });
   return {
-    source: { store, threads, fileCache, directoryCache: new DirectoryCache() },
+    source: { store, threads, fileCache, directoryCache: new DirectoryCache(), recentTrees: new RecentTrees() },
     cache: new TreeCache({ directory: `${folder.path}/trees`, maxEntries }),
     build: new ActionBuilder(store),
     trees: () => readdirSync(`${folder.path}/trees`),
