@@ -196,7 +196,7 @@ export const SERVE_FLAGS = {
   maxConnectionsPerAddress: flag({
     name: "max-per-address",
     placeholder: "N",
-    help: "Connections of one client address (by default not of this machine); 0: any",
+    help: "Connections of one address (by default not of this machine); 0: any",
     defaultText: "512",
     accepts: `a whole number from 0 to ${MAX_CONNECTIONS}`,
     parse: (text) => parseWholeNumber(text, MAX_CONNECTIONS),
