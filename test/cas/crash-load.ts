@@ -57,9 +57,17 @@ async function store(blobs: BlobStore, number: number): Promise<void> {
   say(`b ${number}`);
 }
 
-/** Straight to the pipe: a line in a buffer of ours would die with us. */
+/** Straight to the pipe: a line in a buffer of ours would die with us. A full pipe is waited for, however slow its reader. */
 function say(line: string): void {
-  writeSync(1, `${line}\n`);
+  let rest = Buffer.from(`${line}\n`);
+  while (rest.length > 0) {
+    try {
+      rest = rest.subarray(writeSync(1, rest));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    }
+  }
 }
 
 await Promise.all(Array.from({ length: 8 }, work));
