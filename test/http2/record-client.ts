@@ -20,11 +20,11 @@ let connections = 0;
 const relay = createServer((client) => {
   const isFirst = connections++ === 0;
   const upstream = connect(Number(port), host);
-  client.on("data", (octets) => {
+  client.on("data", (octets: Buffer) => {
     if (isFirst) recorded.push(octets);
     upstream.write(octets);
   });
-  upstream.on("data", (octets) => client.write(octets));
+  upstream.on("data", (octets: Buffer) => client.write(octets));
   client.on("error", () => undefined).on("close", () => upstream.destroy());
   upstream.on("error", () => undefined).on("close", () => client.destroy());
 });
