@@ -1,5 +1,5 @@
-// Large blobs: ByteStream.Read of 64 MiB on one or several streams, ByteStream.Write of 64 MiB on one, and what a plain
-// socket moves in place of them.
+// Large blobs: ByteStream.Read and ByteStream.Write of 64 MiB on one or several streams, and what a plain socket moves in
+// place of them.
 //
 // Invariant: the time counts from the first request to the last trailers, and every octet of every blob is accounted
 // for. Uploads differ in their last octets, so no server has the blob already, and their digests are made beforehand.
@@ -74,30 +74,43 @@ export async function measureRead(
 }
 
 /**
- * Uploads `repeats` blobs, one after the other; returns octets of blob per second. Preparing them is not counted.
- * With `hash` it is the blob as it is, which has that hash.
+ * Uploads `repeats` blobs on each of `streams` streams at once; returns octets of blob per second. Preparing them is not
+ * counted. With `hash` it is the blob as it is, which has that hash.
  */
-export async function measureWrite(endpoint: Endpoint, blob: BigBlob, repeats: number, hash?: string): Promise<number> {
+export async function measureWrite(
+  endpoint: Endpoint,
+  blob: BigBlob,
+  { streams = 1, repeats, hash }: { readonly streams?: number; readonly repeats: number; readonly hash?: string },
+): Promise<number> {
   const transfer = new Transfer();
   const connection = await LoadConnection.open(endpoint, transfer);
   const encoder = new RequestHeaderEncoder(`${endpoint.host}:${endpoint.port}`, "http");
   let elapsedMs = 0;
   for (let round = 0; round < repeats; round++) {
-    const name = `uploads/${randomUUID()}/blobs/${hash ?? blob.renew()}/${BLOB_BYTES}`;
-    const call = prepareWrite(name, blob.data);
-    const id = connection.nextStreamId();
-    const body = dataFrames(id, call.body);
-    const headers = frame(FrameType.HEADERS, Flag.END_HEADERS, id, [encoder.encode(call.path)]);
+    const starts = Array.from({ length: streams }, () => {
+      const name = `uploads/${randomUUID()}/blobs/${hash ?? blob.renew()}/${BLOB_BYTES}`;
+      const call = prepareWrite(name, blob.data);
+      const id = connection.nextStreamId();
+      const body = dataFrames(id, call.body);
+      const headers = frame(FrameType.HEADERS, Flag.END_HEADERS, id, [encoder.encode(call.path)]);
+      return () => {
+        connection.socket.write(headers);
+        transfer.upload(id, body);
+      };
+    });
+    let [begun, ended] = [0, 0];
     const begunMs = performance.now();
-    const start = (): void => {
-      connection.socket.write(headers);
-      transfer.upload(connection, id, body);
-    };
-    await transfer.run(connection, 1, start, () => true);
+    await transfer.run(
+      connection,
+      streams,
+      // In the order in which their headers were encoded.
+      () => starts[begun++]!(),
+      () => ++ended === streams,
+    );
     elapsedMs += performance.now() - begunMs;
   }
   connection.close();
-  return (repeats * BLOB_BYTES * 1000) / elapsedMs;
+  return (streams * repeats * BLOB_BYTES * 1000) / elapsedMs;
 }
 
 /** What a plain socket brings, from a server that sends `bytes` octets for each octet it gets. */
@@ -165,10 +178,7 @@ class Transfer implements StreamEvents {
   #reject: (error: Error) => void = () => undefined;
   #ended = false;
 
-  #upload: Buffer | undefined;
-  #uploadId = 0;
-  #uploadAt = 0;
-  #streamWindowBytes = 0;
+  readonly #uploads = new Map<number, Upload>();
   #connectionWindowBytes = DEFAULT_WINDOW_BYTES;
   #initialWindowBytes = DEFAULT_WINDOW_BYTES;
 
@@ -184,12 +194,8 @@ class Transfer implements StreamEvents {
     });
   }
 
-  upload(connection: LoadConnection, streamId: number, frames: Buffer): void {
-    this.#connection = connection;
-    this.#upload = frames;
-    this.#uploadId = streamId;
-    this.#uploadAt = 0;
-    this.#streamWindowBytes = this.#initialWindowBytes;
+  upload(id: number, frames: Buffer): void {
+    this.#uploads.set(id, { frames, at: 0, windowBytes: this.#initialWindowBytes });
     this.#pump();
   }
 
@@ -203,8 +209,9 @@ class Transfer implements StreamEvents {
   onHeaders(streamId: number, flags: number): void {
     if ((flags & Flag.END_STREAM) === 0) return;
     this.#received.delete(streamId);
-    if (this.#upload !== undefined && this.#uploadAt < this.#upload.length) this.onBroken("answered before it had all");
-    this.#upload = undefined;
+    const upload = this.#uploads.get(streamId);
+    if (upload !== undefined && upload.at < upload.frames.length) this.onBroken("answered before it had all");
+    this.#uploads.delete(streamId);
     if (this.#onEnd()) {
       this.#ended = true;
       this.#resolve();
@@ -221,32 +228,47 @@ class Transfer implements StreamEvents {
 
   onWindow(streamId: number, incrementBytes: number): void {
     if (streamId === 0) this.#connectionWindowBytes += incrementBytes;
-    else if (streamId === this.#uploadId) this.#streamWindowBytes += incrementBytes;
+    const upload = this.#uploads.get(streamId);
+    if (upload !== undefined) upload.windowBytes += incrementBytes;
   }
 
   onInitialWindow(sizeBytes: number): void {
-    this.#streamWindowBytes += sizeBytes - this.#initialWindowBytes;
+    for (const upload of this.#uploads.values()) upload.windowBytes += sizeBytes - this.#initialWindowBytes;
     this.#initialWindowBytes = sizeBytes;
   }
 
-  /** Whole frames as far as both windows go. */
+  /** Whole frames as far as both windows go, of each upload in turn. */
   #pump(): void {
-    const frames = this.#upload;
-    while (frames !== undefined && this.#uploadAt < frames.length) {
-      const roomBytes = Math.min(this.#streamWindowBytes, this.#connectionWindowBytes, WRITE_BYTES);
-      let end = this.#uploadAt;
-      let payloadBytes = 0;
-      while (end < frames.length) {
-        const sizeBytes = frames.readUIntBE(end, 3);
-        if (payloadBytes + sizeBytes > roomBytes) break;
-        payloadBytes += sizeBytes;
-        end += FRAME_HEADER_BYTES + sizeBytes;
-      }
-      if (end === this.#uploadAt) return;
-      this.#streamWindowBytes -= payloadBytes;
-      this.#connectionWindowBytes -= payloadBytes;
-      this.#connection?.socket.write(frames.subarray(this.#uploadAt, end));
-      this.#uploadAt = end;
+    let sent = true;
+    while (sent) {
+      sent = false;
+      for (const upload of this.#uploads.values()) sent = this.#sendSome(upload) || sent;
     }
   }
+
+  #sendSome(upload: Upload): boolean {
+    const { frames, at } = upload;
+    const roomBytes = Math.min(upload.windowBytes, this.#connectionWindowBytes, WRITE_BYTES);
+    let end = at;
+    let payloadBytes = 0;
+    while (end < frames.length) {
+      const sizeBytes = frames.readUIntBE(end, 3);
+      if (payloadBytes + sizeBytes > roomBytes) break;
+      payloadBytes += sizeBytes;
+      end += FRAME_HEADER_BYTES + sizeBytes;
+    }
+    if (end === at) return false;
+    upload.windowBytes -= payloadBytes;
+    this.#connectionWindowBytes -= payloadBytes;
+    this.#connection?.socket.write(frames.subarray(at, end));
+    upload.at = end;
+    return true;
+  }
+}
+
+/** What is left to send of one blob. */
+interface Upload {
+  readonly frames: Buffer;
+  at: number;
+  windowBytes: number;
 }

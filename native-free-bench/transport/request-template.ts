@@ -15,6 +15,8 @@ export interface SmallRequest {
   readonly changingHash?: number | undefined;
   /** Whether grpc-timeout, RequestMetadata and authorization are sent, and change. */
   readonly metadata: boolean;
+  /** The status of an answer without a message; without it, an OK one with a message is expected. */
+  readonly status?: number | undefined;
 }
 
 const CHANGING_NAMES = ["grpc-timeout", "build.bazel.remote.execution.v2.requestmetadata-bin", "authorization"];

@@ -49,8 +49,13 @@ export interface Contestant {
   readonly label: string;
   /** Of the server, for its CPU time. */
   readonly pid?: number;
-  /** Returns units per second. */
-  readonly measure: () => Promise<number>;
+  readonly measure: () => Promise<Measured>;
+}
+
+export interface Measured {
+  readonly perSecond: number;
+  /** All units of this run, warm-up included: what the CPU time is divided by. */
+  readonly units: number;
 }
 
 export interface RoundOptions {
@@ -70,15 +75,12 @@ export async function alternate(
     for (let turn = 0; turn < contestants.length; turn++) {
       const { label, pid, measure } = contestants[(round + turn) % contestants.length]!;
       const before = pid === undefined ? undefined : readProcessUsage(pid);
-      const begunMs = performance.now();
-      const perSecond = await measure();
-      const seconds = (performance.now() - begunMs) / 1000;
+      const { perSecond, units } = await measure();
       const after = pid === undefined ? undefined : readProcessUsage(pid);
       const { values, cpu } = found.get(label)!;
       values.push(perSecond);
       if (before === undefined || after === undefined) continue;
-      const cores = (after.cpuSeconds - before.cpuSeconds) / seconds;
-      cpu.push((cores / perSecond) * (cpuUnit === "µs/call" ? 1e6 : 1e9));
+      cpu.push(((after.cpuSeconds - before.cpuSeconds) / units) * (cpuUnit === "µs/call" ? 1e6 : 1e9));
     }
   }
   const series = [...found].map(([label, { values, cpu }]): [string, Series] => [

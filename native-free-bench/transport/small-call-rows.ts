@@ -1,6 +1,7 @@
 // Rows of small calls: how many a second, and how soon one alone is answered.
 
-import { Capabilities, ContentAddressableStorage as Cas } from "../../src/proto/remote_execution.ts";
+import { Code } from "../../src/base/status.ts";
+import { ActionCache, Capabilities, ContentAddressableStorage as Cas } from "../../src/proto/remote_execution.ts";
 import { median } from "../load/statistics.ts";
 import { prepare } from "../load/prepared-calls.ts";
 import type { RunningServer } from "./servers.ts";
@@ -17,6 +18,10 @@ const GET_CAPABILITIES = smallRequest(prepare(Capabilities.methods.GetCapabiliti
 const FIND_MISSING = smallRequest(
   prepare(Cas.methods.FindMissingBlobs, { blobDigests: [{ hash: HASH, sizeBytes: 1000 }] }),
 );
+const GET_ACTION_RESULT = {
+  ...smallRequest(prepare(ActionCache.methods.GetActionResult, { actionDigest: { hash: HASH, sizeBytes: 142 } })),
+  status: Code.NOT_FOUND,
+};
 
 function smallRequest({ path, body }: { path: string; body: readonly Uint8Array[] }): SmallRequest {
   const octets = Buffer.concat(body);
@@ -35,15 +40,17 @@ export const SMALL_CALL_ROWS: readonly Row[] = [
     question: "FindMissingBlobs of 1 random digest, metadata that changes per call, 8 connections × 32 streams",
     run: (context) => measureBusy(context, FIND_MISSING),
   },
+  {
+    name: "ac-miss",
+    question:
+      "GetActionResult of 1 random digest that is not there, metadata that changes per call, 8 connections × 32",
+    run: measureMisses,
+  },
   { name: "latency", question: "GetCapabilities, one call at a time on one connection", run: measureLatency },
 ];
 
 async function measureBusy({ fleet, rounds }: RowContext, request: SmallRequest): Promise<RowResult> {
-  const contestant = (label: string, server: RunningServer): Contestant => ({
-    label,
-    pid: server.pid,
-    measure: async () => (await runSmallCalls(server, request, BUSY)).callsPerSecond,
-  });
+  const contestant = (label: string, server: RunningServer): Contestant => busyContestant(label, server, request);
   const contestants = [
     contestant("ledge", await fleet.startLedge({ store: "disk" })),
     contestant("node:http2", await fleet.startReference("node-http2")),
@@ -60,6 +67,27 @@ async function measureBusy({ fleet, rounds }: RowContext, request: SmallRequest)
       ...ratio(series, "ledge", "bazel-remote", 3),
     ],
     notes: fleet.hasBazelRemote ? [] : ["bazel-remote: not compared, --bazel-remote PATH was not given"],
+  };
+}
+
+/** The test's own servers know no actions. */
+async function measureMisses({ fleet, rounds }: RowContext): Promise<RowResult> {
+  const contestant = (label: string, server: RunningServer): Contestant =>
+    busyContestant(label, server, GET_ACTION_RESULT);
+  const contestants = [contestant("ledge", await fleet.startLedge({ store: "disk" }))];
+  if (fleet.hasBazelRemote) contestants.push(contestant("bazel-remote", await fleet.startBazelRemote()));
+  const series = await alternate(contestants, { rounds, unit: "calls/s", cpuUnit: "µs/call" });
+  return { series: [...series.values()], requirements: ratio(series, "ledge", "bazel-remote", 1) };
+}
+
+function busyContestant(label: string, server: RunningServer, request: SmallRequest): Contestant {
+  return {
+    label,
+    pid: server.pid,
+    measure: async () => {
+      const { callsPerSecond, calls } = await runSmallCalls(server, request, BUSY);
+      return { perSecond: callsPerSecond, units: calls };
+    },
   };
 }
 

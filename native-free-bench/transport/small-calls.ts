@@ -1,9 +1,11 @@
 // Unary calls as fast as a server answers: connections × depth in flight, each answer at once followed by the next call.
 //
-// Invariant: an answer counts only when it has a message: the DATA octets of all answers must be those of the first one
-// times their number, so a server that fails fast does not look fast. Latencies are taken with one call in flight.
+// Invariant: an answer counts only when it is the one asked for: the status of the first one is looked at, and the DATA
+// octets of all must be the first one's times their number, so a server that fails fast does not look fast. Latencies are taken with one call in flight.
 
+import { Code } from "../../src/base/status.ts";
 import { Flag } from "../../src/http2/frame.ts";
+import { HpackDecoder } from "../../src/http2/hpack-decoder.ts";
 import { Histogram } from "../load/histogram.ts";
 import { LoadConnection, type Endpoint, type StreamEvents } from "./load-connection.ts";
 import { RequestTemplate, type SmallRequest } from "./request-template.ts";
@@ -17,6 +19,7 @@ export interface SmallCallShape {
 
 export interface SmallCallResult {
   readonly callsPerSecond: number;
+  /** Warm-up included. */
   readonly calls: number;
   readonly latency: Histogram;
 }
@@ -46,7 +49,7 @@ export async function runSmallCalls(
     tally.latency = new Histogram();
     const [callsBefore, begunMs] = [tally.calls, performance.now()];
     await sleep(shape.durationMs);
-    const [calls, seconds] = [tally.calls - callsBefore, (performance.now() - begunMs) / 1000];
+    const [calls, seconds] = [tally.calls, (performance.now() - begunMs) / 1000];
     tally.running = false;
     if (tally.failure !== undefined) throw new Error(`the load on ${endpoint.port} broke: ${tally.failure}`);
     // Messages of calls that are under way may be counted already, hence the tolerance.
@@ -56,7 +59,7 @@ export async function runSmallCalls(
       const found = `${tally.dataBytes} octets of answers in ${tally.calls} calls`;
       throw new Error(`the server on ${endpoint.port} did not answer as it did first: ${found}, expected ${expected}`);
     }
-    return { callsPerSecond: calls / seconds, calls, latency: tally.latency };
+    return { callsPerSecond: (calls - callsBefore) / seconds, calls, latency: tally.latency };
   } finally {
     for (const caller of callers) caller.close();
   }
@@ -73,6 +76,8 @@ class Caller implements StreamEvents {
   /** Calls to send when the read ends. */
   #due = 0;
   #sentAtMs = 0;
+  readonly #decoder = new HpackDecoder();
+  #status: number | undefined;
   /** Two, as the kernel may not have taken the last one yet. */
   #outputs: Buffer[];
 
@@ -98,9 +103,15 @@ class Caller implements StreamEvents {
     tally.calls = 0;
     tally.bytesPerCall = tally.dataBytes;
     tally.dataBytes = 0;
-    if (tally.bytesPerCall === 0)
-      throw new Error(`the server on ${endpoint.port} answered ${request.path} with nothing`);
+    caller.#assertFirst(endpoint, request);
     return caller;
+  }
+
+  #assertFirst(endpoint: Endpoint, { path, status = Code.OK }: SmallRequest): void {
+    const { bytesPerCall } = this.#tally;
+    if (this.#status === status && bytesPerCall > 0 === (status === Code.OK)) return;
+    const found = `status ${this.#status} and ${bytesPerCall} octets`;
+    throw new Error(`the server on ${endpoint.port} answered ${path} with ${found}, expected status ${status}`);
   }
 
   start(): void {
@@ -116,7 +127,8 @@ class Caller implements StreamEvents {
     this.#tally.dataBytes += sizeBytes;
   }
 
-  onHeaders(_streamId: number, flags: number): void {
+  onHeaders(_streamId: number, flags: number, block: Uint8Array): void {
+    if (this.#onFirst !== undefined) this.#readStatus(block);
     if ((flags & Flag.END_STREAM) === 0) return;
     this.#tally.calls++;
     this.#due++;
@@ -134,6 +146,15 @@ class Caller implements StreamEvents {
       return;
     }
     if (this.#due > 0 && this.#tally.running) this.#send();
+  }
+
+  /** The first answer's; later blocks are not decoded, which costs more than the rest of a call. */
+  #readStatus(block: Uint8Array): void {
+    this.#decoder.decode(block, 0, block.length, {
+      onField: (name, value) => {
+        if (name === "grpc-status") this.#status = Number(value);
+      },
+    });
   }
 
   #send(): void {
