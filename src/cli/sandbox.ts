@@ -29,7 +29,8 @@ export async function runSandbox(args: readonly string[]): Promise<number> {
   const command = separator < 0 ? [] : args.slice(separator + 1);
   const values = parseFlags(FLAGS, flags, process.env);
   const spec = shellSpec(values, command.length > 0 ? command : ["sh"]);
-  const result = await runSandboxShell({ spec, bwrapPath: values.bwrapPath[0] });
+  const sandbox = values.sandbox[0] === "own" ? "own" : "bwrap";
+  const result = await runSandboxShell({ spec, bwrapPath: values.bwrapPath[0], sandbox });
   if (result.kind === "exited") return result.exitCode;
   process.stderr.write(`ledge sandbox: ${result.message}\n`);
   return EXIT_NOT_STARTED;

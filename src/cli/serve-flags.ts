@@ -82,10 +82,10 @@ export const SERVE_FLAGS = {
   sandbox: flag({
     name: "sandbox",
     placeholder: "MODE",
-    help: "auto: cache only when no sandbox works; require: refuse to start then; none: no isolation",
+    help: "auto: cache only when no sandbox works; require: refuse to start then; own: auto, without bwrap where that works; none: no isolation",
     defaultText: "auto",
-    accepts: "auto, require or none",
-    parse: oneOf(["auto", "require", "none"] as const),
+    accepts: "auto, require, own or none",
+    parse: oneOf(["auto", "require", "own", "none"] as const),
   }),
   bwrapPath: flag({
     name: "bwrap-path",

@@ -6,9 +6,16 @@ import { join } from "node:path";
 import { silentLogger } from "../telemetry/log.ts";
 import type { SandboxProfile } from "../sandbox/bwrap-arguments.ts";
 import { startRunner } from "./runner-client.ts";
+import type { WantedSandbox } from "./runner-protocol.ts";
 
 export type ProbeResult =
-  | { readonly available: true; readonly profile: SandboxProfile; readonly warnings: readonly string[] }
+  | {
+      readonly available: true;
+      readonly profile: SandboxProfile;
+      /** As in RunnerCondition. */
+      readonly ownBuilder: boolean;
+      readonly warnings: readonly string[];
+    }
   | { readonly available: false; readonly reason: string; readonly remedy: string };
 
 export interface ProbeSandboxOptions {
@@ -16,6 +23,8 @@ export interface ProbeSandboxOptions {
   /** Where build directories would lie; a scratch directory is made in it and removed. Default: the temporary directory. */
   readonly directory?: string;
   readonly allowSharedNetwork?: boolean;
+  /** Default: bwrap. */
+  readonly sandbox?: Exclude<WantedSandbox, "none">;
 }
 
 /** Takes about 0.3 s. Leaves nothing behind and does not disturb a server that runs on the same directory. */
@@ -24,7 +33,7 @@ export async function probeSandbox(options: ProbeSandboxOptions = {}): Promise<P
   chmodSync(scratch, 0o755); // mkdtemp makes it ours alone, and the users of the actions are others
   try {
     const started = await startRunner({
-      sandbox: "bwrap",
+      sandbox: options.sandbox ?? "bwrap",
       bwrapPath: options.bwrapPath,
       buildRootPath: join(scratch, "build"),
       slots: 1,
@@ -33,9 +42,9 @@ export async function probeSandbox(options: ProbeSandboxOptions = {}): Promise<P
     });
     if (!started.available) return started;
     await started.runner.close();
-    const { availability } = started.condition;
+    const { availability, ownBuilder } = started.condition;
     if (!availability.available || availability.profile === undefined) throw new Error("A probe ran without a sandbox");
-    return { available: true, profile: availability.profile, warnings: availability.warnings };
+    return { available: true, profile: availability.profile, ownBuilder, warnings: availability.warnings };
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }

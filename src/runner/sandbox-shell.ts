@@ -6,15 +6,17 @@
 import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { ProcessExit } from "../sandbox/isolated-process.ts";
 import { loadNativeCalls } from "../sandbox/native-calls.ts";
 import { ownerKeyOf } from "../sandbox/process-table.ts";
-import { findSpecFault, workingDirectoryInside } from "../sandbox/sandbox-spec.ts";
+import { findSpecFault, type SandboxSpec, workingDirectoryInside } from "../sandbox/sandbox-spec.ts";
 import { chooseSlotIdentities, identityOfSlot } from "../sandbox/slot-identity.ts";
 import { explainLaunchFailure } from "../sandbox/start-failure.ts";
 import { IsolationFactory } from "./isolation-factory.ts";
 import { processLimits } from "./limit-watch.ts";
 import { probeSandbox } from "./probe-sandbox.ts";
-import type { RunSpec } from "./runner.ts";
+import type { HostUser, RunSpec } from "./runner.ts";
+import type { WantedSandbox } from "./runner-protocol.ts";
 
 export interface SandboxShellSpec extends Pick<
   RunSpec,
@@ -30,6 +32,8 @@ export interface SandboxShellSpec extends Pick<
 export interface SandboxShellOptions {
   readonly spec: SandboxShellSpec;
   readonly bwrapPath?: string | undefined;
+  /** Default: bwrap. */
+  readonly sandbox?: Exclude<WantedSandbox, "none">;
 }
 
 export type SandboxShellResult =
@@ -44,8 +48,12 @@ const DEFAULT_ENVIRONMENT = [
 ];
 
 /** Runs the command on this process's streams. */
-export async function runSandboxShell({ spec, bwrapPath }: SandboxShellOptions): Promise<SandboxShellResult> {
-  const probe = await probeSandbox({ bwrapPath });
+export async function runSandboxShell({
+  spec,
+  bwrapPath,
+  sandbox = "bwrap",
+}: SandboxShellOptions): Promise<SandboxShellResult> {
+  const probe = await probeSandbox({ bwrapPath, sandbox });
   if (!probe.available) return { kind: "failed", message: `${probe.reason}. Remedy: ${probe.remedy}` };
   const scratch = mkdtempSync(join(tmpdir(), "ledge-sandbox-"));
   chmodSync(scratch, 0o755); // mkdtemp makes it ours alone, and the user of the sandbox is another
@@ -57,7 +65,7 @@ export async function runSandboxShell({ spec, bwrapPath }: SandboxShellOptions):
     ownerKey,
     native: loadNativeCalls(),
     slots: 1,
-    builder: "never",
+    builder: probe.ownBuilder ? "preferred" : "never",
   });
   try {
     const identities = chooseSlotIdentities(ownerKey);
@@ -68,13 +76,8 @@ export async function runSandboxShell({ spec, bwrapPath }: SandboxShellOptions):
     const full = { ...spec, environment, workingDirectory, inputRootPath, limits: NO_LIMITS };
     const fault = findSpecFault(full);
     if (fault !== undefined) return { kind: "failed", message: fault };
-    const process = factory.startSandboxOnStreams(factory.sandboxOptions(full) ?? [], owner, [0, 1, 2]);
-    if (await process.ready) {
-      process.launch({ ...full, workingDirectory: workingDirectoryInside(full), limits: processLimits(full.limits) });
-    }
-    const exit = await process.exit;
-    await process.settle(SETTLE_TIMEOUT_MS);
-    process.close();
+    let exit = await runOnce(factory, full, owner);
+    if (exit.kind === "broken" && exit.setupFailed === true) exit = await runOnce(factory, full, owner); // by bwrap now
     if (exit.kind === "exited") return exit;
     if (exit.kind === "broken") return { kind: "failed", message: exit.message ?? "the sandbox did not come up" };
     const [command = ""] = full.arguments;
@@ -83,6 +86,21 @@ export async function runSandboxShell({ spec, bwrapPath }: SandboxShellOptions):
     factory.close();
     rmSync(scratch, { recursive: true, force: true });
   }
+}
+
+async function runOnce(
+  factory: IsolationFactory,
+  spec: SandboxSpec & Pick<RunSpec, "limits">,
+  owner: HostUser | undefined,
+): Promise<ProcessExit> {
+  const process = factory.startSandboxOnStreams(factory.sandboxOptions(spec) ?? [], owner, [0, 1, 2]);
+  if (await process.ready) {
+    process.launch({ ...spec, workingDirectory: workingDirectoryInside(spec), limits: processLimits(spec.limits) });
+  }
+  const exit = await process.exit;
+  await process.settle(SETTLE_TIMEOUT_MS);
+  process.close();
+  return exit;
 }
 
 const NO_LIMITS: RunSpec["limits"] = { timeoutMs: 0, maxLogBytes: 0 };

@@ -16,8 +16,11 @@ export interface ServerConfig {
   readonly leaseMs: number;
   /** Actions at once; 0 = cache only. */
   readonly slots: number;
-  /** auto: cache only when no sandbox works; require: refuse to start then; none: run actions unprotected. */
-  readonly sandbox: "auto" | "require" | "none";
+  /**
+   * auto: cache only when no sandbox works; require: refuse to start then; own: as auto, made by our own builder where
+   * that works; none: run actions unprotected.
+   */
+  readonly sandbox: "auto" | "require" | "own" | "none";
   readonly bwrapPath: string | undefined;
   /** What the platform properties of actions may ask for, and what they see of this machine. */
   readonly platform: PlatformConfig;
