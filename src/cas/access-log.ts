@@ -13,7 +13,7 @@ import type { EntryTable } from "./entry-table.ts";
 import type { IndexSegment } from "./index-segment.ts";
 import { NO_LEASE } from "./lease-context.ts";
 import { encodeLeases, LEASES_KEY } from "./lease-record.ts";
-import { ACCESS_TABLE, accessKey, decodeNumber, encodeNumber, SYNC_MARK_KEY } from "./records.ts";
+import { ACCESS_TABLE, accessKey, COUNT_KEY, decodeNumber, encodeNumber, SYNC_MARK_KEY } from "./records.ts";
 
 const SAVE_EVERY_MS = 60_000;
 const HEAD = 0xff;
@@ -122,7 +122,10 @@ export class AccessLog {
     if (chunk.count > 0) await this.#append(chunk);
     if (isAnew) await this.#deleteBefore(firstOfThis);
     await this.#saveInvocations();
-    await this.#store.write([{ type: "put", key: SYNC_MARK_KEY, value: encodeNumber(mark) }]);
+    await this.#store.write([
+      { type: "put", key: SYNC_MARK_KEY, value: encodeNumber(mark) },
+      { type: "put", key: COUNT_KEY, value: encodeNumber(index.count) },
+    ]);
   }
 
   async #saveInvocations(): Promise<void> {

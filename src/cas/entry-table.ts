@@ -19,12 +19,15 @@ import { EntryRecords, type NewEntry, type Placed } from "./entry-records.ts";
 import {
   checksumsKey,
   copyData,
+  COUNT_KEY,
   dataKey,
   decodeChecksums,
   decodeData,
+  decodeNumber,
   diskBytes,
   encodeChecksums,
   GROUP_TABLE,
+  NEXT_PLACE_KEY,
 } from "./records.ts";
 
 /** How long a slice of the scan at start may keep the event loop. */
@@ -53,7 +56,7 @@ export interface InlineEntry {
 }
 
 export class EntryTable {
-  readonly index = new BlobIndex();
+  readonly index: BlobIndex;
   readonly #store: KeyValueStore;
   readonly #logger: Logger;
   readonly accessClock: AccessClock;
@@ -74,6 +77,7 @@ export class EntryTable {
 
   constructor(options: EntryTableOptions) {
     this.#store = options.store;
+    this.index = new BlobIndex({ expectedCount: expectedCount(options.store) });
     this.#logger = options.logger;
     this.accessClock = new AccessClock(options.clock);
     this.invocations = new Invocations({
@@ -307,4 +311,11 @@ export class EntryTable {
     this.invocations.move(NO_LEASE, segment.leaseAt(slot), bytes);
     if (!isFile) this.#inlineDiskBytes += bytes;
   }
+}
+
+/** So that a start does not grow the index step by step, which copies each entry seven times. No more than there are places. */
+function expectedCount(store: KeyValueStore): number {
+  const [count, places] = [store.get(COUNT_KEY), store.get(NEXT_PLACE_KEY)];
+  if (count?.length !== 6 || places?.length !== 6) return 0;
+  return Math.min(decodeNumber(count), decodeNumber(places));
 }

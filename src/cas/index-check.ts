@@ -112,6 +112,7 @@ function isWhole(key: Uint8Array, value: Uint8Array): boolean {
       return key.length === 7;
     case 0x6c:
       return key.length === 1 && decodeLeases(value) !== undefined;
+    case 0x69:
     case 0x6e:
       return key.length === 1 && value.length === 6;
     default:

@@ -4,6 +4,7 @@
 //   'd' place(6, BE)    bytes     u32 CRC-32 of what follows, then the bytes of a small blob or value
 //   'c' kind hash(32)   checksums u32 CRC-32 per MiB of a file, then u32 CRC-32 of those
 //   'a' number(6, BE)   accesses  of many entries, see access-log.ts
+//   'i'                 u48: how many entries there were when it was written
 //   's'                 u48: entries last asked for before this access time were on the disk when it was written
 //   'n'                 u48: places below it may be in use
 //
@@ -18,6 +19,7 @@ import type { BorrowedValue } from "../kv/key-value-store.ts";
 export const GROUP_TABLE = table("e");
 export const ACCESS_TABLE = table("a");
 export const NEXT_PLACE_KEY = Uint8Array.from([0x6e]);
+export const COUNT_KEY = Uint8Array.from([0x69]);
 export const SYNC_MARK_KEY = Uint8Array.from([0x73]);
 
 export function checksumsKey(kind: number, words: Uint32Array, offset: number): Uint8Array {

@@ -40,6 +40,18 @@ describe("restart of the local store", () => {
     expect(fixture.storage.stats().entryCount).toBe(5000);
   });
 
+  // Growing step by step would copy every entry several times: seconds for a million.
+  test("the index has its size before it is read, and no more than it needs", async () => {
+    await using fixture = await StorageFixture.open();
+    await Promise.all(Array.from({ length: 6000 }, (_, index) => putRandom(fixture.storage.blobs, 20 + (index % 50))));
+    await fixture.restart();
+    const before = fixture.storage.stats();
+    await fixture.storage.loaded;
+    expect(fixture.storage.stats().entryCount).toBe(6000);
+    expect(fixture.storage.stats().indexMemoryBytes).toBe(before.indexMemoryBytes);
+    expect(before.indexMemoryBytes / 6000).toBeLessThanOrEqual(72);
+  });
+
   test("a value deleted while the index is being read does not come back", async () => {
     await using fixture = await StorageFixture.open();
     const key = (index: number) => Buffer.alloc(32, index);
