@@ -205,7 +205,7 @@ export class EntryTable {
     this.#stopped = true;
   }
 
-  /** What is unread makes the event loop wait, 0.2 s for a million entries: nobody is told of an absence that is none. */
+  /** What is unread makes the event loop wait: nobody is told of an absence that is none. */
   #readAll(): void {
     this.#readFor(Number.POSITIVE_INFINITY);
   }
