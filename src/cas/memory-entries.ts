@@ -5,21 +5,25 @@
 
 import { Code, StatusError } from "../base/status.ts";
 
-export interface MemoryEntriesOptions {
+export interface MemoryEntriesOptions<Value> {
   readonly maxBytes: number;
   /** An entry for which this is true is never evicted. */
   readonly isPinned?: (key: string) => boolean;
+  /** Told what is dropped, or replaced. */
+  readonly onRemoved?: (value: Value) => void;
 }
 
 export class MemoryEntries<Value extends { readonly sizeBytes: number }> {
   readonly #maxBytes: number;
   readonly #isPinned: (key: string) => boolean;
+  readonly #onRemoved: ((value: Value) => void) | undefined;
   #entries = new Map<string, Value>();
   #bytes = 0;
 
-  constructor(options: MemoryEntriesOptions) {
+  constructor(options: MemoryEntriesOptions<Value>) {
     this.#maxBytes = options.maxBytes;
     this.#isPinned = options.isPinned ?? (() => false);
+    this.#onRemoved = options.onRemoved;
   }
 
   get bytes(): number {
@@ -52,6 +56,7 @@ export class MemoryEntries<Value extends { readonly sizeBytes: number }> {
     if (value === undefined) return false;
     this.#entries.delete(key);
     this.#bytes -= value.sizeBytes;
+    this.#onRemoved?.(value);
     return true;
   }
 

@@ -5,6 +5,7 @@
 // octets. Pure: granting credit and decompressing is left to the calls.
 
 import { copyOctets } from "../base/copy-octets.ts";
+import { giveLargeBuffer, takeLargeBuffer } from "../base/large-buffers.ts";
 import { Code, StatusError } from "../base/status.ts";
 import { formatBytes } from "../base/units.ts";
 import { PREFIX_BYTES } from "./message-prefix.ts";
@@ -99,7 +100,7 @@ export class MessageReader {
     if (this.#filledBytes === target.length) {
       const whole = allocateMessage(this.#sizeBytes);
       whole.set(target);
-      (target.buffer as ArrayBuffer).transfer(0); // frees it now; nobody else has it
+      giveLargeBuffer(target.buffer as ArrayBuffer); // nobody else has it
       this.#partial = target = whole;
     }
     const count = Math.min(target.length - this.#filledBytes, chunk.length - start);
@@ -136,7 +137,11 @@ export function messageTooLarge(size: string, maxBytes: number, path: string): S
   );
 }
 
-/** Storage that shares its ArrayBuffer with nothing, so that it can be transferred to a thread; not zeroed. */
+/**
+ * Storage that shares its ArrayBuffer with nothing, so that it can be transferred to a thread; not zeroed. Whoever owns a
+ * large one and is done with it may give its buffer back (base/large-buffers.ts).
+ */
 export function allocateMessage(sizeBytes: number): Uint8Array {
+  if (sizeBytes >= FIRST_ALLOCATION_BYTES) return new Uint8Array(takeLargeBuffer(sizeBytes), 0, sizeBytes);
   return new Uint8Array(Buffer.allocUnsafeSlow(sizeBytes).buffer);
 }

@@ -2,10 +2,11 @@
 
 import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
+import { takeLargeBuffer } from "../../src/base/large-buffers.ts";
 import { Code } from "../../src/base/status.ts";
 import { MemoryBlobStore } from "../../src/cas/memory-blob-store.ts";
 import { digestOf } from "../../src/compute/hash.ts";
-import { DigestFunction } from "../../src/digest/digest.ts";
+import { DigestFunction, type Digest } from "../../src/digest/digest.ts";
 import { describeBlobStoreContract, expectCode, putRandom } from "./blob-store-contract.ts";
 
 describeBlobStoreContract("MemoryBlobStore", async () => ({
@@ -33,6 +34,33 @@ describe("MemoryBlobStore eviction", () => {
     pin.release();
     await putRandom(store, 1000);
     expect(store.has(pinned)).toBe(false);
+  });
+});
+
+describe("MemoryBlobStore buffers", () => {
+  // The buffers of an evicted blob go to the next upload, unless a reader may still send from them.
+  test("a blob that was read keeps its bytes for that reader, whatever is uploaded after its eviction", async () => {
+    const store = new MemoryBlobStore({ maxBytes: 3_000_000 });
+    const upload = async (data: Buffer): Promise<Digest> => {
+      const digest = digestOf(DigestFunction.SHA256, data);
+      const open = await store.openUpload(digest);
+      for (let at = 0; at < data.length; at += 500_000) {
+        const buffer = takeLargeBuffer(500_000);
+        const chunk = new Uint8Array(buffer, 0, Math.min(500_000, data.length - at));
+        chunk.set(data.subarray(at, at + 500_000));
+        await open.write(chunk);
+      }
+      await open.finish();
+      return digest;
+    };
+    const data = randomBytes(1_000_000);
+    const digest = await upload(data);
+    const reader = await store.openRead(digest);
+    const lent = [reader.lend?.() ?? new Uint8Array(0)];
+    for (let round = 0; round < 8; round++) await upload(randomBytes(1_000_000));
+    expect(store.has(digest)).toBe(false);
+    for (let chunk = reader.lend?.(); chunk !== undefined; chunk = reader.lend?.()) lent.push(chunk);
+    expect(Buffer.concat(lent).equals(data)).toBe(true);
   });
 });
 
