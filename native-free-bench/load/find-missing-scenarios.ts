@@ -75,7 +75,7 @@ function shuffled(items: BlobDigest[], setup: LoadSetup): BlobDigest[] {
 }
 
 /** The encoded digests of the set, one after the other: a repeated field may be cut between any two. */
-class DigestWindows {
+export class DigestWindows {
   readonly #encoded: Buffer;
   /** Where each digest begins, and where the last ends. */
   readonly #offsets: Float64Array;
