@@ -5,6 +5,7 @@
 // spreads over rounds are executor-command.ts.
 
 import type { ExecutionClient } from "./execution-client.ts";
+import { LARGE_OUTPUT, measureOutputs, SMALL_OUTPUTS } from "./output-measures.ts";
 import { sampleAction, sampleRoot, type SampleAction, type SampleRoot } from "./sample-actions.ts";
 
 export interface MeasureContext {
@@ -85,6 +86,16 @@ export const MEASURES: readonly Measure[] = [
       const root = sampleRoot(50_000, { seed: context.seed, readOnly: true });
       return oneByOne(context, "50,000 files, read-only, unchanged", 20, () => root);
     },
+  },
+  {
+    name: "outputs",
+    help: "100 outputs of 10 KiB, beside uploading as many bytes",
+    run: (context) => measureOutputs(context, SMALL_OUTPUTS),
+  },
+  {
+    name: "output-large",
+    help: "one output of 100 MiB, beside uploading as many bytes",
+    run: (context) => measureOutputs(context, LARGE_OUTPUT),
   },
   {
     name: "soak",
