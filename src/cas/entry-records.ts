@@ -25,6 +25,8 @@ const MAX_WRITES_IN_FLIGHT = 2;
 /** Of one write: two operations an entry keep it below what the store puts into one commit. */
 const MAX_ENTRIES_PER_WRITE = 8000;
 const MAX_BYTES_PER_WRITE = 16 * 1024 * 1024;
+/** A few milliseconds of work, should a disk refuse removals for long. */
+const MAX_OWED_PER_REMOVAL = 10_000;
 /** Places are set aside in blocks, so that the number of the next one is seldom written. */
 const PLACE_BLOCK = 2 ** 20;
 
@@ -64,6 +66,11 @@ export class EntryRecords {
   /** By first place. */
   readonly #groupsBeingChanged = new Map<number, Promise<void>>();
   #removals = 0;
+  /**
+   * Not in the index, but on the disk still. A start would take one for the entry of its name once a later one of that
+   * name is gone, so it goes before that. At most as many as there were entries: while removals fail, additions do.
+   */
+  readonly #owed: Placed[] = [];
   #idleWaiters: (() => void)[] = [];
 
   constructor(store: KeyValueStore) {
@@ -86,8 +93,9 @@ export class EntryRecords {
     });
   }
 
-  /** Removes entries with their bytes. */
-  async remove(removed: readonly RemovedEntry[]): Promise<void> {
+  /** Removes entries with their bytes; one that fails is made up for by a later one, in the same commit. */
+  async remove(newlyRemoved: readonly RemovedEntry[]): Promise<void> {
+    const removed = [...newlyRemoved, ...this.#owed.splice(0, MAX_OWED_PER_REMOVAL)];
     const places = new Map<number, Set<number>>();
     for (const { place, flags } of removed) {
       const first = groupOf(place, flags);
@@ -102,6 +110,10 @@ export class EntryRecords {
         await change.catch(() => undefined); // its own caller's business
       }
       await this.#removeNow(removed, places);
+    } catch (error) {
+      // Without names: a file that is stored again has its checksums under the same one.
+      for (const { place, flags } of removed) this.#owed.push({ place, flags });
+      throw error;
     } finally {
       this.#removals--;
       this.#wakeIdleWaiters();

@@ -2,7 +2,8 @@
 //
 // Invariant: an entry is in the index only when its record and its bytes are durable, and leaves the index before its
 // record leaves the disk. Entries are whole or absent to everybody, at every moment.
-// At start the records are read in slices; a look-up that misses before that has ended reads the rest of them first.
+// At start the records are read in slices; a look-up before that has ended reads the rest of them first, unless it finds
+// a blob.
 
 import type { Clock } from "../base/clock.ts";
 import type { Logger } from "../telemetry/log.ts";
@@ -16,6 +17,7 @@ import { currentLease, NO_LEASE } from "./lease-context.ts";
 import { decodeLeases, LEASES_KEY } from "./lease-record.ts";
 import { ReadEntry, readGroup } from "./entry-groups.ts";
 import { EntryRecords, type NewEntry, type Placed } from "./entry-records.ts";
+import { ValueKind } from "./value-store.ts";
 import {
   checksumsKey,
   copyData,
@@ -112,7 +114,9 @@ export class EntryTable {
   /** The slot of the entry, with its segment in `index.at`, or -1. */
   find(kind: number, words: Uint32Array, offset: number): number {
     const slot = this.index.find(kind, words, offset);
-    if (slot >= 0 || this.#state !== "loading") return slot;
+    if (this.#state !== "loading") return slot;
+    // Of a value the later one may be unread, where a crash left two; two blobs of one name are the same.
+    if (slot >= 0 && kind < ValueKind.ACTION_RESULT) return slot;
     this.#readAll();
     return this.index.find(kind, words, offset);
   }
@@ -169,6 +173,8 @@ export class EntryTable {
 
   /** Takes entries out of the index now and off the disk durably, in one commit. Names must be distinct. */
   remove(names: readonly EntryName[]): Promise<void> {
+    // What is unread may hold another of the same name.
+    if (this.#state === "loading") this.#readAll();
     const removed = [];
     for (const name of names) {
       const slot = this.find(name.kind, name.words, name.offset);
@@ -188,11 +194,10 @@ export class EntryTable {
     }
     if (this.#state === "unreadable") throw this.#failure;
     this.#damagedRecords = this.#damagedKeys.length;
-    if (this.#damagedKeys.length > 0) {
-      this.#logger.warn("removing damaged index records", { count: this.#damagedKeys.length });
-      await this.#store.write(this.#damagedKeys.splice(0).map((key) => ({ type: "delete", key })));
-    }
-    if (this.#replaced.length > 0) await this.#records.remove(this.#replaced.splice(0));
+    // A disk that is full or read-only serves what it has; the next start tries again.
+    await this.#removeLeftovers().catch((error: unknown) =>
+      this.#logger.warn("cannot remove index records that are not needed", { reason: String(error) }),
+    );
   }
 
   /** Resolves when nothing is being written. */
@@ -203,6 +208,14 @@ export class EntryTable {
   /** Ends a scan under way. */
   stop(): void {
     this.#stopped = true;
+  }
+
+  async #removeLeftovers(): Promise<void> {
+    // First, and not behind a commit: what is evicted from here on may be the later one of two.
+    if (this.#replaced.length > 0) await this.#records.remove(this.#replaced.splice(0));
+    if (this.#damagedKeys.length === 0) return;
+    this.#logger.warn("removing damaged index records", { count: this.#damagedKeys.length });
+    await this.#store.write(this.#damagedKeys.splice(0).map((key) => ({ type: "delete", key })));
   }
 
   /** What is unread makes the event loop wait: nobody is told of an absence that is none. */
