@@ -24,6 +24,7 @@ import { StreamModel, type ClientFrame } from "./stream-model.ts";
 
 const MAX_STREAMS = 6;
 const MIB = 2 ** 20;
+const PING_INTERVAL_MS = 11_000;
 const RESPONSE_HEAD = new HeaderBlock([[":status", "200"]]);
 
 type Step =
@@ -125,6 +126,8 @@ class Session {
       this.#handle(step);
       return;
     }
+    // Pings in quick succession end a connection (L-2), which is a budget and not the model's subject.
+    if (step.frame.type === "PING") this.peer.nowMs += PING_INTERVAL_MS;
     for (let time = 0; time < step.times; time++) {
       this.peer.send(octetsOf(step.frame));
       this.#agree(this.model.receive(step.frame));
