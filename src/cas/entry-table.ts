@@ -264,8 +264,8 @@ export class EntryTable {
     const placed = await this.#records.add(entries);
     const replaced: Placed[] = [];
     for (const [index, entry] of entries.entries()) this.#enter(entry, placed[index] as Placed, replaced);
-    // What a crash leaves of them the next start removes.
-    if (replaced.length > 0) void this.#records.remove(replaced).catch(() => undefined);
+    // Waited for: after a crash behind a later removal of the new one, the old one would be the only one of its name.
+    if (replaced.length > 0) await this.#records.remove(replaced).catch(() => undefined);
   }
 
   #enter(entry: NewEntry, placed: Placed, replaced: Placed[]): void {
