@@ -115,6 +115,9 @@ function isWhole(key: Uint8Array, value: Uint8Array): boolean {
     case 0x69:
     case 0x6e:
       return key.length === 1 && value.length === 6;
+    case 0x72:
+      // Without it the next start would take files that lost their records for leftovers.
+      return key.length === 1;
     default:
       return false;
   }

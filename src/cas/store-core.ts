@@ -134,6 +134,9 @@ export class StoreCore {
 
   /** Evicts until small entries and files are each within their share of the limit, as far as they may go. */
   async evictToLimits(): Promise<void> {
+    // What is too much of both goes by age first: the pool that is asked first would give all of it otherwise.
+    const surplusBytes = this.#budget.surplusBytes();
+    if (surplusBytes > 0) await this.#evictor.evictBytes(surplusBytes);
     for (const pool of ["inline", "file"] as const) await this.#evictor.makeRoom(pool, 0);
   }
 

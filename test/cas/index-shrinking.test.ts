@@ -6,8 +6,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { ManualClock, systemClock } from "../../src/base/clock.ts";
+import { isAdoptionPending, requestAdoption } from "../../src/cas/file-adoption.ts";
+import { compactIndex } from "../../src/cas/index-compaction.ts";
 import { openStorage, type Storage } from "../../src/cas/storage.ts";
 import type { Digest } from "../../src/digest/digest.ts";
+import { LmdbStore } from "../../src/kv/lmdb-store.ts";
 import { createLogger } from "../../src/telemetry/log.ts";
 import { MetricsRegistry } from "../../src/telemetry/metrics.ts";
 import { putRandom } from "./blob-store-contract.ts";
@@ -63,6 +66,21 @@ describe("a limit that was lowered between two starts", () => {
     expect(fixture.storage.stats().usedBytes).toBeLessThanOrEqual(16 * MIB);
   });
 
+  // Action results are small entries: a build that finds none of them runs everything again.
+  test("takes what is old first, be it small or a file", async () => {
+    const clock = new ManualClock(Date.UTC(2026, 0, 1));
+    await using fixture = await StorageFixture.open({ maxSizeBytes: 2 * GIB, clock });
+    for (let index = 0; index < 40; index++) await putRandom(fixture.storage.blobs, MIB);
+    clock.advance(1000);
+    const young = await putMany(fixture.storage, 300);
+
+    await fixture.restart({ maxSizeBytes: 16 * MIB });
+
+    const { blobs } = fixture.storage;
+    const kept = (await Promise.all(young.map(async (digest) => blobs.has(digest)))).filter(Boolean).length;
+    expect(kept).toBeGreaterThan(120);
+  });
+
   test("says what it cannot give back where the copy has no room, and serves as it is", async () => {
     const disk = mkdtempSync(join(tmpdir(), "ledge-small-"));
     const run = (command: string, ...args: string[]) => expect(spawnSync(command, args).status).toBe(0);
@@ -97,4 +115,18 @@ describe("a limit that was lowered between two starts", () => {
       rmSync(disk, { recursive: true, force: true });
     }
   });
+});
+
+// Else the start behind it would take those files for what a crash left, and remove them.
+test("a copy of the index remembers that files wait for their records", async () => {
+  await using fixture = await StorageFixture.open();
+  const path = join(fixture.dataDir, "index.mdb");
+  await fixture.storage.close();
+  const before = LmdbStore.open({ path });
+  await requestAdoption(before);
+  await before.close();
+  await compactIndex(fixture.dataDir);
+  const after = LmdbStore.open({ path });
+  expect(isAdoptionPending(after)).toBe(true);
+  await after.close();
 });
