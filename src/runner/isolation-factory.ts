@@ -43,6 +43,8 @@ const TEMPORARY_SHARE = 1 / 2;
 const SHARED_MEMORY_SHARE = 1 / 8;
 /** Views that the builder failed to make. Each costs a start in vain when it is forgotten, and some KiB until then. */
 const MAX_BWRAP_VIEWS = 64;
+/** What kept the builder from it may have been one input root's own; those after it are tried again. */
+const BWRAP_VIEW_MS = 60_000;
 
 export class IsolationFactory {
   readonly #options: IsolationOptions;
@@ -52,8 +54,8 @@ export class IsolationFactory {
   readonly #nullFd = openSync("/dev/null", "r");
   readonly #seccompPath: string | undefined;
   readonly #builder: SandboxBuilder | undefined;
-  /** Options of sandboxes that the builder could not make, and bwrap does. */
-  readonly #bwrapViews = new Set<string>();
+  /** Kinds of sandbox that the builder could not make, and until when bwrap does. */
+  readonly #bwrapViews = new Map<string, number>();
   readonly #memoryFileBytes: { readonly temporary: number; readonly shared: number };
 
   constructor(options: IsolationOptions) {
@@ -129,7 +131,8 @@ export class IsolationFactory {
     const { bwrapPath } = profile;
     const [launcherFd, seccompPath, stdinFd] = [this.#launcherFd, this.#seccompPath, this.#nullFd];
     const files = { launcherFd, seccompPath, stdinFd };
-    const builder = this.#bwrapViews.has(options.join("\0")) ? undefined : this.#builder;
+    const isLeftToBwrap = (this.#bwrapViews.get(this.#kindOf(options)) ?? 0) > performance.now();
+    const builder = isLeftToBwrap ? undefined : this.#builder;
     const process = new SandboxProcess({ bwrapPath, options, identity, ...files, ...fds, ownerKey, native, builder });
     void process.exit.then((exit) => {
       if (exit.kind === "broken" && exit.setupFailed === true) this.#leaveToBwrap(options);
@@ -140,7 +143,13 @@ export class IsolationFactory {
   #leaveToBwrap(options: readonly string[]): void {
     if (this.#options.builder === "alone") return;
     if (this.#bwrapViews.size >= MAX_BWRAP_VIEWS) this.#bwrapViews.clear();
-    this.#bwrapViews.add(options.join("\0"));
+    this.#bwrapViews.set(this.#kindOf(options), performance.now() + BWRAP_VIEW_MS);
+  }
+
+  /** Without the paths of one action's directories. */
+  #kindOf(options: readonly string[]): string {
+    const ours = `${this.#options.reachableBuildRootPath}/`;
+    return options.filter((word) => !word.startsWith(ours)).join("\0");
   }
 
   #openBuilder(filter: Buffer | undefined): SandboxBuilder | undefined {

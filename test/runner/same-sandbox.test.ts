@@ -103,6 +103,30 @@ for (const user of RUNNER_USERS) {
       await expectTheSame({ limits, mounts });
     });
 
+    it("is made by our own builder in every kind of root, and by bwrap where a mount point is missing", async () => {
+      const usr = { source: "/usr", destination: "/usr", writable: false, optional: false };
+      const makerOf = async (spec: Partial<RunSpec>, prepare: (root: string) => void = () => undefined) => {
+        const full = fixtures.own.newSpec({ arguments: ["/usr/bin/cat", "/proc/1/comm"], ...spec });
+        prepare(full.inputRootPath);
+        expect((await fixtures.own.runner.run(full, { signal: NEVER })).outcome).toEqual({
+          kind: "exited",
+          exitCode: 0,
+        });
+        return readFileSync(full.stdoutPath, "utf8").trim();
+      };
+      const links = (root: string) => {
+        for (const name of ["bin", "lib", "lib64"]) symlinkSync(`usr/${name}`, join(root, name));
+      };
+      const withMountPoint = (root: string) => {
+        links(root);
+        mkdirSync(join(root, "usr"));
+      };
+      expect(await makerOf({})).toBe("ledge-sandbox");
+      expect(await makerOf({ rootMode: { image }, mounts: [usr] })).toBe("ledge-sandbox");
+      expect(await makerOf({ rootMode: "input-root", mounts: [usr] }, withMountPoint)).toBe("ledge-sandbox");
+      expect(await makerOf({ rootMode: "input-root", mounts: [usr] }, links)).toBe("bwrap");
+    });
+
     it("is the same in an image", () =>
       expectTheSame({
         rootMode: { image },
