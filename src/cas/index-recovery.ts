@@ -1,6 +1,7 @@
 // Decides at start whether the index file can be trusted, and makes a new one from what can be read when it cannot.
 //
-//   RUNNING   there while a server owns the directory; its number counts the starts since the last clean stop
+//   RUNNING      there while a server owns the directory; its number counts the starts since the last clean stop
+//   REBUILDING   there from before a damaged index is moved away until the new one says that files are to be adopted
 //
 // After one unclean stop the file is walked for a moment in a child process; after several, or when it does not open,
 // the whole of it. A failure that an empty index meets as well is the machine's (address space, permission, memory): the
@@ -11,7 +12,7 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, unlink } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { syncDirectory, writeFileAtomic } from "../base/atomic-file.ts";
 import { selfArguments } from "../base/self.ts";
 import { Code, StatusError } from "../base/status.ts";
@@ -20,6 +21,8 @@ import { LmdbStore } from "../kv/lmdb-store.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { MetricsRegistry } from "../telemetry/metrics.ts";
 import { ExitCode } from "./index-check.ts";
+
+const REBUILDING = "REBUILDING";
 
 /** What one unclean stop allows the walk to take: kill -9 does not damage LMDB, and a start should take a second. */
 const SHORT_WALK_MS = 300;
@@ -57,9 +60,11 @@ export async function openIndex(options: OpenIndexOptions): Promise<OpenedIndex>
   const uncleanStops = Number(await readFile(marker, "utf8").catch(() => "0"));
   await writeFileAtomic(marker, `${uncleanStops + 1}\n`);
   try {
+    const wasRebuilding = existsSync(join(options.dataDir, REBUILDING));
+    if (wasRebuilding && !existsSync(options.path)) await makeFromQuarantined(options);
     const damage = await openOrFindDamage(options, uncleanStops);
     const wasUnclean = uncleanStops > 0;
-    if (typeof damage !== "string") return { store: damage, isRebuilt: false, wasUnclean };
+    if (typeof damage !== "string") return { store: damage, isRebuilt: wasRebuilding, wasUnclean };
     await rebuild(options, damage);
     return { store: LmdbStore.open(options), isRebuilt: true, wasUnclean };
   } catch (error) {
@@ -86,6 +91,11 @@ async function openOrFindDamage(options: OpenIndexOptions, uncleanStops: number)
 /** Says that the index has served for a while: the next start after kill -9 is a quick one again. */
 export async function markServing(dataDir: string): Promise<void> {
   await writeFileAtomic(join(dataDir, "RUNNING"), "1\n").catch(() => undefined); // a longer walk at the next start
+}
+
+/** Says that the index itself knows now that it is a rebuilt one. */
+export async function markRebuilt(dataDir: string): Promise<void> {
+  await rm(join(dataDir, REBUILDING), { force: true });
 }
 
 /** Says that everything was written and closed. */
@@ -120,18 +130,31 @@ function endOf({ exitCode, signal }: ChildEnd): string {
   return signal ?? `exit code ${exitCode}`;
 }
 
+function quarantined(dataDir: string): string {
+  return join(dataDir, "quarantine", "index.mdb");
+}
+
 async function rebuild(options: OpenIndexOptions, damage: string): Promise<void> {
   const { dataDir, path, logger } = options;
-  const quarantine = join(dataDir, "quarantine");
-  await mkdir(quarantine, { recursive: true, mode: 0o700 });
-  const damaged = join(quarantine, "index.mdb");
+  const damaged = quarantined(dataDir);
+  await mkdir(dirname(damaged), { recursive: true, mode: 0o700 });
   logger.error("the index file is damaged; making a new one from what can be read", { damage, kept: damaged });
+  await writeFileAtomic(join(dataDir, REBUILDING), "");
   // Two are enough to look into: the last damaged file and this one.
   await rename(damaged, `${damaged}.previous`).catch(() => undefined);
   await rename(path, damaged);
-  await rm(`${path}-lock`, { force: true });
-  await rm(`${damaged}-lock`, { force: true });
-  const attempts = mendHeaders(damaged) ? await salvage(damaged, path) : 0;
+  await makeFromQuarantined(options);
+}
+
+/** A new index in its place, whole: a start that is killed meanwhile finds none, and makes it from the beginning. */
+async function makeFromQuarantined({ dataDir, path, logger }: OpenIndexOptions): Promise<void> {
+  const damaged = quarantined(dataDir);
+  const young = `${path}.rebuilt`;
+  for (const stale of [young, `${young}-lock`, `${path}-lock`, `${damaged}-lock`]) await rm(stale, { force: true });
+  const attempts = existsSync(damaged) && mendHeaders(damaged) ? await salvage(damaged, young) : 0;
+  await rm(`${young}-lock`, { force: true });
+  // Where nothing could be read there is none.
+  if (existsSync(young)) await rename(young, path);
   await syncDirectory(dataDir);
   logger.warn("made a new index", { attempts });
 }

@@ -19,7 +19,7 @@ import { checkDataVersion } from "./data-version.ts";
 import { adoptFiles, isAdoptionPending, requestAdoption } from "./file-adoption.ts";
 import { migrateEntries } from "./entry-migration.ts";
 import { FileStore, type Durability } from "./file-store.ts";
-import { markCleanStop, markServing, openIndex, SERVING_AFTER_MS } from "./index-recovery.ts";
+import { markCleanStop, markRebuilt, markServing, openIndex, SERVING_AFTER_MS } from "./index-recovery.ts";
 import { shrinkIndex } from "./index-shrinking.ts";
 import { NO_LEASE } from "./lease-context.ts";
 import { LocalBlobStore } from "./local-blob-store.ts";
@@ -157,7 +157,10 @@ async function openLocalStorage(options: StorageOptions): Promise<Storage> {
   const beforeCommit = () => files.syncCommitted();
   const reserved = new ReservedStore({ inner: lmdb, path: join(dataDir, "reserve"), clock, logger });
   const store = options.durability === "lazy" ? new LazyStore({ inner: reserved, beforeCommit, logger }) : reserved;
-  if (isRebuilt) await requestAdoption(store);
+  if (isRebuilt) {
+    await requestAdoption(reserved);
+    await markRebuilt(dataDir);
+  }
   await migrateEntries(reserved, logger);
   await syncDirectory(dataDir); // the index file's name, before anything in it is acknowledged
   const ingest = new IngestPool(options.threads === undefined ? {} : { threads: options.threads });

@@ -1,7 +1,18 @@
 // Damaged bytes on disk: never served, reported once, absent from then on.
 
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { Code } from "../../src/base/status.ts";
@@ -87,6 +98,30 @@ describe("damage to the local store", () => {
   });
 
   // Values carry a checksum of their own, so a flip in LMDB's pages is found where it hit bytes.
+  // What a start leaves that is killed while it copies the records of a damaged index.
+  for (const [moment, leave] of [
+    ["the damaged file was moved away", () => undefined],
+    ["a part was copied", (path: string) => writeFileSync(`${path}.rebuilt`, "the beginning of a copy")],
+    ["all was copied", (path: string, quarantined: string) => copyFileSync(quarantined, path)],
+  ] as const) {
+    test(`a kill while the index is made anew loses no file and no readable record: ${moment}`, async () => {
+      await using fixture = await StorageFixture.open();
+      const stored = [await putRandom(fixture.storage.blobs, 200), await putRandom(fixture.storage.blobs, 300_000)];
+      const index = join(fixture.dataDir, "index.mdb");
+      const quarantined = join(fixture.dataDir, "quarantine", "index.mdb");
+      await fixture.restart({}, () => {
+        mkdirSync(join(fixture.dataDir, "quarantine"), { recursive: true });
+        writeFileSync(join(fixture.dataDir, "REBUILDING"), "");
+        renameSync(index, quarantined);
+        leave(index, quarantined);
+      });
+      for (const digest of stored) expect(await fixture.storage.blobs.get(digest)).toHaveLength(digest.sizeBytes);
+      expect(readdirSync(fixture.dataDir).filter((name) => /REBUILDING|rebuilt/.test(name))).toEqual([]);
+      await fixture.restart();
+      for (const digest of stored) expect(await fixture.storage.blobs.get(digest)).toHaveLength(digest.sizeBytes);
+    });
+  }
+
   test("flipped bits inside small blobs are never served", async () => {
     await using fixture = await StorageFixture.open();
     const blobs = Array.from({ length: 50 }, (_, index) => randomBytes(3000 + index));

@@ -24,8 +24,9 @@ export class StorageFixture implements AsyncDisposable {
     return fixture;
   }
 
-  async restart(changed: Partial<StorageOptions> = {}): Promise<void> {
+  async restart(changed: Partial<StorageOptions> = {}, whileClosed: () => void = () => undefined): Promise<void> {
     await this.storage.close();
+    whileClosed();
     this.#options = { ...this.#options, ...changed };
     await this.#open();
   }
