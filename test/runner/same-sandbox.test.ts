@@ -137,15 +137,19 @@ for (const user of RUNNER_USERS) {
 
 /** Without what differs from one sandbox of bwrap to the next, or says which of the two made it. */
 function normalized(text: string, fixture: RealRunnerFixture, spec: RunSpec): string {
-  return text
-    .replaceAll(fixture.buildRootPath, "BUILD-ROOT")
-    .replaceAll(spec.id, "RUN")
-    .replaceAll(/\d{4}-\d\d-\d\d \S+|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d/g, "TIME")
-    .replaceAll(/\[\d{10}\]/g, "[NAMESPACE]")
-    .replaceAll(/\b19\d{8}\b/g, "SLOT-UID")
-    .replaceAll(/pipe:\[\d+\]/g, "pipe:[N]")
-    .replaceAll(/^\/newroot \/ /gm, "/ / ")
-    .replaceAll(/^(\/ \/ .* - tmpfs tmpfs rw).*$/gm, "$1")
-    .replaceAll(/^dr-xr-xr-x +\d+ (.* proc)$/gm, "$1")
-    .replaceAll(/^(total|dr\S+ +\d+ \d+ \d+ +)\d*/gm, "$1");
+  return (
+    text
+      .replaceAll(fixture.buildRootPath, "BUILD-ROOT")
+      .replaceAll(spec.id, "RUN")
+      .replaceAll(/\d{4}-\d\d-\d\d \S+|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d/g, "TIME")
+      .replaceAll(/\[\d{10}\]/g, "[NAMESPACE]")
+      .replaceAll(/\b19\d{8}\b/g, "SLOT-UID")
+      .replaceAll(/pipe:\[\d+\]/g, "pipe:[N]")
+      .replaceAll(/^\/newroot \/ /gm, "/ / ")
+      .replaceAll(/^(\/ \/ .* - tmpfs tmpfs rw).*$/gm, "$1")
+      // The columns of ls are as wide as the number of all processes of the machine, which is that of the links to /proc.
+      .replaceAll(/^[-dlcbps][-rwxstST]{9} .*$/gm, (line) => line.replaceAll(/ +/g, " "))
+      .replaceAll(/^dr-xr-xr-x +\d+ (.* proc)$/gm, "$1")
+      .replaceAll(/^(total|dr\S+ +\d+ \d+ \d+ +)\d*/gm, "$1")
+  );
 }
