@@ -48,8 +48,11 @@ describe("restart of the local store", () => {
     const before = fixture.storage.stats();
     await fixture.storage.loaded;
     expect(fixture.storage.stats().entryCount).toBe(6000);
-    expect(fixture.storage.stats().indexMemoryBytes).toBe(before.indexMemoryBytes);
-    expect(before.indexMemoryBytes / 6000).toBeLessThanOrEqual(72);
+    expect(before.indexMemoryBytes / 6000).toBeGreaterThanOrEqual(50);
+    // But for segments that got more than their share: which ones do is drawn anew at each start.
+    const after = fixture.storage.stats().indexMemoryBytes;
+    expect(after / before.indexMemoryBytes).toBeLessThan(1.05);
+    expect(after / 6000).toBeLessThanOrEqual(72);
   });
 
   test("a value deleted while the index is being read does not come back", async () => {

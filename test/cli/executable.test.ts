@@ -99,7 +99,7 @@ async function serveOnce(condition: Condition): Promise<string> {
   const capabilities = await getCapabilities(address);
   expect(capabilities.cacheCapabilities?.digestFunctions.length).toBeGreaterThan(0);
   child.kill("SIGTERM");
-  const [code] = (await once(child, "exit")) as [number | null];
+  const [code] = (await once(child, "close")) as [number | null]; // behind the last of its output
   expect({ code, output: output() }).toMatchObject({ code: 0 });
   return output();
 }
