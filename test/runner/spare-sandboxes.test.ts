@@ -60,7 +60,11 @@ for (const { user, sandbox } of RUNNERS) {
         writeFileSync(join(spec.inputRootPath, "in"), "an input that came later\n", { mode: 0o444 });
         const { outcome, stdout } = await run(spec);
         expect(outcome).toEqual({ kind: "exited", exitCode: 0 });
-        return stdout.replaceAll(spec.id, "ID").replaceAll(/ 2026-\S+ \S+/g, "");
+        // The columns of ls are as wide as the number of all processes of the machine, the links to /proc.
+        return stdout
+          .replaceAll(spec.id, "ID")
+          .replaceAll(/ 2\d{3}-\d\d-\S+ \S+/g, "")
+          .replaceAll(/ +/g, " ");
       };
       const cold = await look(false);
       expect(cold).toContain("an input that came later");
