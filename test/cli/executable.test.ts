@@ -86,7 +86,8 @@ async function start(condition: Condition): Promise<Started> {
   children.push(child);
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk: Buffer) => (output += chunk.toString()));
-  for (let waited = 0; !existsSync(portFile); waited += 20) {
+  // It accepts before it prints where.
+  for (let waited = 0; !existsSync(portFile) || !output.includes("stores in"); waited += 20) {
     if (child.exitCode !== null || waited > 20_000) throw new Error(`no server: ${output}`);
     await sleep(20);
   }
